@@ -1,0 +1,148 @@
+"""Conversions between real and integer tensors: fake_quant, quantize, dequantize, and dynamic quantization.
+
+Formulas follow the ONNX operator specification of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcomp.ir.registry import Attr, Call, Interval, Op, register
+from qcomp.ir.types import DType, Quantization, TensorType
+
+
+def quantize_array(x: np.ndarray, quant: Quantization, dtype: DType) -> np.ndarray:
+    """clamp(rne(x / scale) + zero_point): float32 division, round half to even; NaN becomes the zero point."""
+    scale, zero = quant.broadcast(x.ndim)
+    lo, hi = dtype.limits
+    with np.errstate(all="ignore"):
+        real = np.rint(np.asarray(x, np.float32) / scale).astype(np.float64)
+    real = np.where(np.isnan(real), 0.0, real)
+    return np.asarray(np.clip(real + zero, lo, hi)).astype(dtype.numpy)
+
+
+def dequantize_array(q: np.ndarray, quant: Quantization) -> np.ndarray:
+    """float32(q − zero_point) · scale, one float32 multiply."""
+    scale, zero = quant.broadcast(q.ndim)
+    return np.asarray((q.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
+
+
+def _check(call: Call, x: TensorType) -> None:
+    quant = call.quant("quant")
+    if x.dtype is not DType.F32:
+        raise call.fail(f"operand is {x.dtype.value}, not f32")
+    if not call.dtype("dtype").is_integer:
+        raise call.fail(f"cannot quantize to {call.dtype('dtype').value}")
+    if quant.axis is not None and not (0 <= quant.axis < x.rank and x.shape[quant.axis] == len(quant.scale)):
+        raise call.fail(f"{len(quant.scale)} scales along axis {quant.axis} of shape {x.shape}")
+
+
+@register
+class FakeQuant(Op):
+    """Rounds reals to the grid of `quant`: dequantize(quantize(x)); x f32[...] -> f32[...]."""
+
+    name = "fake_quant"
+    attributes = {"quant": Attr("quant"), "dtype": Attr("dtype", DType.I8)}
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        _check(call, call.type(0))
+        return [call.type(0)]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        (x,) = operands
+        assert x is not None
+        quant = call.quant("quant")
+        return [dequantize_array(quantize_array(x, quant, call.dtype("dtype")), quant)]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        quant, (lo, hi) = call.quant("quant"), call.dtype("dtype").limits
+        scale, zero = quant.broadcast(call.type(0).rank)
+        bound = Interval.of((lo - zero) * scale.astype(np.float64), (hi - zero) * scale.astype(np.float64))
+        x = operands[0]
+        if x is None:
+            return [bound]
+        # Rounding moves a value by half a step at most.
+        half = scale.astype(np.float64) * 0.5000001
+        return [Interval(np.maximum(bound.lo, x.lo - half), np.minimum(bound.hi, x.hi + half))]
+
+
+@register
+class Quantize(Op):
+    """x f32[...] -> integers of `dtype` whose type carries `quant`."""
+
+    name = "quantize"
+    attributes = {"quant": Attr("quant"), "dtype": Attr("dtype", DType.I8)}
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        _check(call, call.type(0))
+        return [TensorType(call.dtype("dtype"), call.type(0).shape, call.quant("quant"))]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        (x,) = operands
+        assert x is not None
+        return [quantize_array(x, call.quant("quant"), call.dtype("dtype"))]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        x, quant = operands[0], call.quant("quant")
+        lo, hi = call.dtype("dtype").limits
+        if x is None:
+            return [Interval.of(lo, hi)]
+        scale, zero = quant.broadcast(call.type(0).rank)
+        ends = [np.clip(np.rint(e.astype(np.float32) / scale).astype(np.float64) + zero, lo, hi) for e in (x.lo, x.hi)]
+        return [Interval(ends[0], ends[1])]
+
+
+@register
+class Dequantize(Op):
+    """x integer with quantization -> f32[...]: float32(x − zero_point) · scale."""
+
+    name = "dequantize"
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        x = call.type(0)
+        if x.quant is None:
+            raise call.fail("operand carries no quantization")
+        return [TensorType(DType.F32, x.shape)]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        (x,) = operands
+        quant = call.type(0).quant
+        assert x is not None and quant is not None
+        return [dequantize_array(x, quant)]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        quant = call.type(0).quant
+        assert quant is not None
+        x = operands[0] or Interval.of(*call.type(0).dtype.limits)
+        scale, zero = quant.broadcast(call.type(0).rank)
+        wide = scale.astype(np.float64)
+        # float32(q - z) * scale rounds twice at most: widen by two float32 units in the last place.
+        lo, hi = (x.lo - zero) * wide, (x.hi - zero) * wide
+        return [Interval(lo - np.abs(lo) * 2.4e-7, hi + np.abs(hi) * 2.4e-7)]
+
+
+@register
+class DynamicQuantize(Op):
+    """x f32[...] -> (y u8[...], scale f32[], zero_point u8[]), chosen from the values of x at run time."""
+
+    name = "dynamic_quantize"
+    results = 3
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        if call.type(0).dtype is not DType.F32:
+            raise call.fail(f"operand is {call.type(0).dtype.value}, not f32")
+        return [TensorType(DType.U8, call.type(0).shape), TensorType(DType.F32, ()), TensorType(DType.U8, ())]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        (x,) = operands
+        assert x is not None
+        lo = np.minimum(np.float32(0), x.min(initial=np.float32(0)))
+        hi = np.maximum(np.float32(0), x.max(initial=np.float32(0)))
+        scale = np.float32((hi - lo) / np.float32(255))
+        if scale == 0:
+            scale = np.float32(1)
+        zero = np.clip(np.rint(np.float32(0) - lo / scale), 0, 255).astype(np.uint8)
+        y = np.clip(np.rint(x / scale).astype(np.float64) + int(zero), 0, 255).astype(np.uint8)
+        return [y, np.asarray(scale, np.float32), np.asarray(zero)]
