@@ -5,6 +5,7 @@ A new op is a new class with `@register` in a file of `qcomp/ir/ops`; nothing el
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -72,44 +73,44 @@ class Call:
     def has(self, index: int) -> bool:
         return index < len(self.types) and self.types[index] is not None
 
-    def constant(self, index: int) -> np.ndarray | None:
+    def constant(self, index: builtins.int) -> np.ndarray | None:
         return self.constants[index] if index < len(self.constants) else None
 
     # Typed attribute access: a wrong kind is a defect of the caller, caught by the verifier.
-    def int(self, name: str) -> int:
+    def int(self, name: builtins.str) -> builtins.int:
         value = self.attrs[name]
-        assert isinstance(value, int), (name, value)
-        return int(value)
+        assert isinstance(value, builtins.int), (name, value)
+        return builtins.int(value)
 
-    def float(self, name: str) -> float:
+    def float(self, name: builtins.str) -> builtins.float:
         value = self.attrs[name]
-        assert isinstance(value, (int, float)), (name, value)
-        return float(value)
+        assert isinstance(value, (builtins.int, builtins.float)), (name, value)
+        return builtins.float(value)
 
-    def bool(self, name: str) -> bool:
-        return bool(self.attrs[name])
+    def bool(self, name: builtins.str) -> builtins.bool:
+        return builtins.bool(self.attrs[name])
 
-    def str(self, name: str) -> str:
+    def str(self, name: builtins.str) -> builtins.str:
         value = self.attrs[name]
-        assert isinstance(value, str), (name, value)
+        assert isinstance(value, builtins.str), (name, value)
         return value
 
-    def ints(self, name: str) -> tuple[int, ...]:
+    def ints(self, name: builtins.str) -> tuple[builtins.int, ...]:
         value = self.attrs[name]
         assert isinstance(value, tuple), (name, value)
         return value  # type: ignore[return-value]
 
-    def dtype(self, name: str) -> DType:
+    def dtype(self, name: builtins.str) -> DType:
         value = self.attrs[name]
         assert isinstance(value, DType), (name, value)
         return value
 
-    def quant(self, name: str) -> Quantization:
+    def quant(self, name: builtins.str) -> Quantization:
         value = self.attrs[name]
         assert isinstance(value, Quantization), (name, value)
         return value
 
-    def fail(self, what: str, fix: str = "") -> QcompError:
+    def fail(self, what: builtins.str, fix: builtins.str = "") -> QcompError:
         return QcompError(what, where=self.where, fix=fix)
 
 

@@ -1,4 +1,4 @@
-'''The text form of a graph (`.qir`): what people read, what tests compare, and what parses back to an equal graph.
+"""The text form of a graph (`.qir`): what people read, what tests compare, and what parses back to an equal graph.
 
     graph @model {requantize = "float"} {
       input %x: f32[1,3,8,8]
@@ -9,7 +9,7 @@
 
 Constants of up to 64 elements are written as numbers, larger ones as base64 of the zlib-compressed little-endian
 bytes (`z"..."`).  Attributes that have their default value are left out.  `#` starts a comment.
-'''
+"""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def print_graph(graph: Graph, *, elide: bool = False) -> str:
     for node in graph.nodes:
         results = ", ".join(_typed(v) for v in node.outputs)
         operands = ", ".join("_" if v is None else f"%{_name(v.name)}" for v in node.inputs)
-        shown = {
-            k: v for k, v in node.attrs.items() if not _is_default(v, node.op.attributes[k].default)
-        }
+        shown = {k: v for k, v in node.attrs.items() if not _is_default(v, node.op.attributes[k].default)}
         attrs = _attributes(shown.items())
         label = f" @{json.dumps(node.name)}" if node.name != node.outputs[0].name else ""
         lines.append(f"  {results} = {node.op.name}({operands}){' ' + attrs if attrs else ''}{label}")

@@ -46,7 +46,7 @@ class DType(Enum):
     @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest integer; only for integer types."""
-        info = np.iinfo(_NUMPY[self])
+        info = np.iinfo(self.numpy)  # type: ignore[type-var]
         return int(info.min), int(info.max)
 
     @staticmethod

@@ -37,7 +37,9 @@ def _check_value(graph: Graph, value: Value) -> None:
         raise QcompError(f"shape {type.shape} is not static", where=where)
     if value.data is not None:
         if value.data.shape != type.shape or DType.of(value.data.dtype) is not type.dtype:
-            raise QcompError(f"data is {value.data.dtype}{list(value.data.shape)}, type {format_type(type)}", where=where)
+            raise QcompError(
+                f"data is {value.data.dtype}{list(value.data.shape)}, type {format_type(type)}", where=where
+            )
     elif value.producer is None and value not in graph.inputs:
         raise QcompError("no node produces it, and it is neither input nor constant", where=where)
     quant = type.quant
@@ -45,9 +47,7 @@ def _check_value(graph: Graph, value: Value) -> None:
         return
     if not type.dtype.is_integer:
         raise QcompError(f"{type.dtype.value} values carry no quantization", where=where)
-    if quant.axis is not None and not (
-        0 <= quant.axis < type.rank and type.shape[quant.axis] == len(quant.scale)
-    ):
+    if quant.axis is not None and not (0 <= quant.axis < type.rank and type.shape[quant.axis] == len(quant.scale)):
         raise QcompError(f"{len(quant.scale)} scales along axis {quant.axis} of shape {type.shape}", where=where)
     low, high = type.dtype.limits
     if any(not low <= z <= high for z in quant.zero_point):
@@ -82,7 +82,5 @@ def _check_node(graph: Graph, node: Node, known: set[Value]) -> None:
 def check_array(value: Value, array: np.ndarray) -> None:
     """QcompError unless the array has the value's dtype and shape."""
     if DType.of(array.dtype) is not value.type.dtype or tuple(array.shape) != value.type.shape:
-        raise QcompError(
-            f"expected {format_type(value.type.with_quant(None))}, got {DType.of(array.dtype).value}{list(array.shape)}",
-            where=f"%{value.name}",
-        )
+        found = f"{DType.of(array.dtype).value}{list(array.shape)}"
+        raise QcompError(f"expected {format_type(value.type.with_quant(None))}, got {found}", where=f"%{value.name}")

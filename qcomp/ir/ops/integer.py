@@ -72,7 +72,7 @@ def _result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
 def _finish(call: Call, acc: np.ndarray, mult: np.ndarray, table: np.ndarray | None) -> np.ndarray:
     """Accumulators (channels last, any integer dtype that holds int32 values) to the node's result."""
     if call.dtype("dtype") is DType.F32:
-        return acc.astype(np.int32).astype(np.float32) * mult
+        return np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
     return apply_table(requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi")), table)
 
 
@@ -482,7 +482,7 @@ class QAvgPool(Op):
         if call.bool("count_include_pad"):
             inside[:] = 1
         counted = windows_nhwc(inside, kernel, strides, (1, 1)).sum(axis=(3, 4))[0, :, :, 0]
-        return np.maximum(counted, 1).astype(np.float64)
+        return np.asarray(np.maximum(counted, 1), np.float64)
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         return [Interval.of(call.int("lo"), call.int("hi"))]
@@ -490,7 +490,10 @@ class QAvgPool(Op):
 
 @register
 class MatMulInteger(Op):
-    """(a − a_zp) · (b − b_zp) in int32, batches broadcast; a, b i8 or u8; zero points scalars, or per row of a / column of b."""
+    """(a − a_zp) · (b − b_zp) in int32, batches broadcast; a and b are i8 or u8.
+
+    Zero points are scalars, or one for each row of a or column of b.
+    """
 
     name = "matmul_integer"
     operands = ("a", "b", "a_zp?", "b_zp?")
@@ -523,7 +526,10 @@ class MatMulInteger(Op):
 
 @register
 class ConvInteger(Op):
-    """Integer convolution in int32: x [N,C,H,W], w [O,C/groups,KH,KW], i8 or u8; zero points scalar, w_zp also per O."""
+    """Integer convolution in int32: x [N,C,H,W], w [O,C/groups,KH,KW], i8 or u8.
+
+    Zero points are scalars; that of w may also be one for each output channel.
+    """
 
     name = "conv_integer"
     operands = ("x", "w", "x_zp?", "w_zp?")
