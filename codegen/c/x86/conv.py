@@ -1,0 +1,214 @@
+"""Convolutions and matrix products as implicit GEMM: no im2col, no bounds checks.
+
+A kernel row is one contiguous run of KW*C bytes of an NHWC row whose halo holds the zero point, so a k x k
+convolution is KH runs of products; dilated and grouped convolutions take one run per tap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qcomp.codegen.c.x86.code import Code, Helper, float_literal, merge_helpers, render
+from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
+from qcomp.codegen.c.x86.packing import needs_guard, pack_tile, run_weights, stored_bias
+from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
+from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
+
+
+def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[Helper, ...]:
+    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
+    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}"
+    text = render(
+        "tile.c.j2",
+        name=name,
+        mr=mr,
+        nv=nv,
+        ctype=epilogue.ctype,
+        epilogue=epilogue_text(mr, nv, epilogue, "(w + %d)" % (64 * nv)),
+        tiles_note="Products of runs of bytes with packed weights",
+    )
+    return (*epilogue.helpers, Helper(name, text))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The pixels of a plane as equal lines: where they start and how they step (bytes, elements)."""
+
+    count: int
+    length: int
+    per_image: int
+    x_image: int
+    x_row: int
+    y_image: int
+    y_row: int
+    x_step: int
+
+
+def _lines(shape: ConvShape, runs: int, dwords: int, channels: int) -> _Lines:
+    x, y = shape.x, shape.y
+    sh, sw = shape.strides
+    if shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0) and x.dense and y.dense:
+        pixels = y.batch * y.height * y.width
+        length = line_length(pixels, channels, runs, dwords)
+        return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels)
+    return _Lines(
+        y.batch * y.height, y.width, y.height,
+        x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
+    )  # fmt: skip
+
+
+def group_blocks(groups: int, inputs: int, outputs: int) -> int:
+    """How many groups one dense block joins, so that a block has 16 outputs or more where it can.
+
+    inputs, outputs: channels of a group. Joined groups meet zeros in each other's weights."""
+    for joined in range(1, groups + 1):
+        if groups % joined == 0 and joined * outputs >= 16:
+            return joined
+    return groups
+
+
+def block_weights(weights: Int8, groups: int, joined: int, block: int) -> Int8:
+    """Dense weights [joined*Og, KH, KW, joined*Cg] of one block of groups, from [O, KH, KW, Cg]."""
+    per_out, (kh, kw, per_in) = weights.shape[0] // groups, weights.shape[1:]
+    dense = np.zeros((joined * per_out, kh, kw, joined * per_in), np.int8)
+    for j in range(joined):
+        source = (block * joined + j) * per_out
+        dense[j * per_out : (j + 1) * per_out, :, :, j * per_in : (j + 1) * per_in] = weights[source : source + per_out]
+    return dense
+
+
+@dataclass(frozen=True)
+class _Tile:
+    weights: int
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    x: str
+    y: str
+    repeats: int
+
+
+@dataclass(frozen=True)
+class _Band:
+    first: int
+    last: int
+    steps: tuple[_Step, ...]
+
+
+def _advance(amount: int) -> str:
+    return f" + {amount}" if amount else ""
+
+
+def conv_code(
+    shape: ConvShape,
+    weights: Int8,
+    bias: Int32,
+    mult: Float32,
+    requantization: Requantization,
+    features: frozenset[str],
+    symbol: str,
+) -> Code:
+    """C of a convolution (any groups, strides, dilations) for AVX512-VNNI.
+
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
+    groups = shape.groups
+    joined = group_blocks(groups, shape.x.channels // groups, shape.y.channels // groups) if groups > 1 else 1
+    blocks = groups // joined
+    outputs, inputs = shape.y.channels // blocks, shape.x.channels // blocks
+    per_tap = (shape.dilations[1] != 1 and shape.kernel[1] > 1) or inputs != shape.x.channels
+    runs = _runs(shape, per_tap)
+    folded = stored_bias(weights, bias, requantization.x_zp)
+    guard = needs_guard(weights, bias, mult, requantization.x_zp)
+    dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
+    lines = _lines(shape, len(runs), dwords, outputs)
+    widths = split_channels(outputs, lines.length, len(runs), dwords)
+    f32 = requantization.dtype == "f32"
+    epilogue = Epilogue(
+        "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
+        "avx512vbmi" in features,
+    )  # fmt: skip
+
+    packed: list[UInt8] = []
+    tiles: dict[tuple[int, bool], list[_Tile]] = {}
+    for block in range(blocks):
+        w = run_weights(block_weights(weights, groups, joined, block) if groups > 1 else weights, per_tap)
+        start = 0
+        for nv in widths:
+            stop = min(start + 16 * nv, outputs)
+            at = slice(block * outputs + start, block * outputs + stop)
+            tile = _Tile(sum(p.size for p in packed), block * inputs, block * outputs + start)
+            packed.append(pack_tile(w[start:stop], folded[at], mult[at], nv, interleaved=not f32))
+            tiles.setdefault((nv, stop - start < 16 * nv), []).append(tile)
+            start = stop
+
+    helpers: tuple[Helper, ...] = epilogue.helpers
+    bands: list[_Band] = []
+    cycles = 0.0
+    for (nv, masked), band in tiles.items():
+        line = cover_line(lines.length, nv, len(runs), dwords)
+        steps, pixel = [], 0
+        for rows, repeats in line.steps:
+            needed = tile_helper(rows, nv, replace(epilogue, masked=masked))
+            helpers = merge_helpers(helpers, needed)
+            steps.append(
+                _Step(needed[-1].name, _advance(pixel * lines.x_step), _advance(pixel * shape.y.channels), repeats)
+            )
+            pixel += rows * repeats
+        first = bands[-1].last if bands else 0
+        bands.append(_Band(first, first + len(band), tuple(steps)))
+        cycles += lines.count * len(band) * line.cycles
+
+    count = bands[-1].last
+    blob = np.concatenate(packed)
+    line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
+    grid = partition(lines.count, count, cycles, blob.size, line_bytes)
+    tail = outputs - 16 * (sum(widths) - widths[-1])
+    text = render(
+        "conv.c.j2",
+        symbol=symbol,
+        ctype=epilogue.ctype,
+        runs=runs,
+        tiles=[tile for band in tiles.values() for tile in band],
+        bands=bands,
+        table=epilogue.table,
+        lines=lines.count,
+        lines_per_image=lines.per_image,
+        lines_per_block=-(-lines.count // grid.line_blocks),
+        line_blocks=grid.line_blocks,
+        tiles_per_block=-(-count // grid.tile_blocks),
+        lines_per_pass=grid.lines_per_pass,
+        x_image=lines.x_image,
+        x_row=lines.x_row,
+        y_image=lines.y_image,
+        y_row=lines.y_row,
+        xs=lines.x_step,
+        ys=shape.y.channels,
+        dwords=dwords,
+        mask=hex((1 << min(64, tail)) - 1),
+        **clamp_values(requantization),
+    )
+    constants = (blob,) if not epilogue.table else (blob, np.array(requantization.table, np.uint8))
+    rows_used = "+".join(str(rows) for rows, _ in cover_line(lines.length, widths[0], len(runs), dwords).steps)
+    kernel = f"vnni {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{16 * widths[0]}"
+    return Code(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
+
+
+def clamp_values(requantization: Requantization) -> dict[str, object]:
+    """Bounds for the templates: before (lo, hi) and after (lo8, hi8) the zero point is added."""
+    zp, lo, hi = requantization.zp, requantization.lo, requantization.hi
+    return {"lo": float_literal(lo - zp), "hi": float_literal(hi - zp), "zp": zp, "lo8": lo, "hi8": hi}
+
+
+def _runs(shape: ConvShape, per_tap: bool) -> list[int]:
+    """Offsets (bytes, from the output pixel's own input pixel) at which runs of products start."""
+    row, column = shape.x.row_stride * shape.dilations[0], shape.x.channels * shape.dilations[1]
+    origin = -shape.pads[0] * shape.x.row_stride - shape.pads[1] * shape.x.channels
+    columns = range(shape.kernel[1]) if per_tap else range(1)
+    return [origin + i * row + j * column for i in range(shape.kernel[0]) for j in columns]
+
+

@@ -1,0 +1,75 @@
+"""Packing of weights, biases and multipliers, done once when compiling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
+from qcomp.errors import QcompError
+
+LANES = 16
+
+
+def tile_order(vectors: int) -> list[int]:
+    """Channel of each accumulator element of a tile of `vectors` x 16 channels.
+
+    vpackssdw and vpackuswb interleave vectors in 128-bit lanes, so element 4L+i of vector j holds channel
+    4*vectors*L + 4j + i, and the packed bytes come out (lane by lane) in channel order."""
+    return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(LANES)]
+
+
+def stored_bias(weights: Int8, bias: Int32, x_zp: int) -> Int32:
+    """bias - x_zp * sum(w) per output channel (axis 0 of weights), with x_zp in stored (unsigned) terms.
+
+    Raises QcompError where the result leaves int32."""
+    sums = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(axis=1)
+    folded = bias.astype(np.int64) - x_zp * sums
+    wrong = np.flatnonzero((folded < -(2**31)) | (folded >= 2**31))
+    if wrong.size:
+        raise QcompError(
+            f"output channel {wrong[0]}: bias with the folded zero point is {folded[wrong[0]]}, outside int32; "
+            "raise that channel's weight scale"
+        )
+    return folded.astype(np.int32)
+
+
+def needs_guard(weights: Int8, bias: Int32, mult: Float32, x_zp: int) -> bool:
+    """Whether float32(acc) * mult may leave the range in which conversion to int32 is exact.
+
+    False is a proof from the weights; then the saturating packs alone clamp the result."""
+    flat = weights.reshape(weights.shape[0], -1).astype(np.float64)
+    folded = bias.astype(np.float64) - x_zp * flat.sum(axis=1)
+    low = folded + 255 * np.minimum(flat, 0).sum(axis=1)
+    high = folded + 255 * np.maximum(flat, 0).sum(axis=1)
+    reach = np.maximum(np.abs(low), np.abs(high)) * np.abs(mult.astype(np.float64))
+    return not bool(np.all(reach < 2.0**30))
+
+
+def padded(values: np.ndarray, length: int) -> np.ndarray:
+    """values with zeros appended along axis 0 up to `length`."""
+    tail = np.zeros((length - values.shape[0], *values.shape[1:]), values.dtype)
+    return np.concatenate([values, tail])
+
+
+def as_bytes(values: np.ndarray) -> UInt8:
+    return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+
+
+def run_weights(weights: Int8, per_tap: bool) -> Int8:
+    """[O, KH, KW, C] -> [O, runs, dwords, 4]: one run per kernel row, or per tap; zeros fill the last dword."""
+    outputs, rows, columns, channels = weights.shape
+    runs = (rows * columns, channels) if per_tap else (rows, columns * channels)
+    flat = weights.reshape(outputs, *runs)
+    flat = np.pad(flat, ((0, 0), (0, 0), (0, -runs[1] % 4)))
+    return flat.reshape(outputs, runs[0], -1, 4)
+
+
+def pack_tile(weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
+    """bias | multipliers | weights [runs][dwords][vectors][16][4] of up to 16 * vectors output channels.
+
+    weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`."""
+    width = vectors * LANES
+    order = tile_order(vectors) if interleaved else list(range(width))
+    w, b, m = (padded(a, width)[order] for a in (weights, bias, mult))
+    body = np.moveaxis(w, 0, 2)
+    return np.concatenate([as_bytes(b), as_bytes(m), as_bytes(body)])

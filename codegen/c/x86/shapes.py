@@ -1,0 +1,102 @@
+"""Shapes of the layers that the generators accept: where operands lie and how they are walked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int8 = npt.NDArray[np.int8]
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """An NHWC activation with dense channels and a halo (top, left, bottom, right) in pixels.
+
+    Strides count elements; pointers to it name the first interior element."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def row_stride(self) -> int:
+        return (self.halo[1] + self.width + self.halo[3]) * self.channels
+
+    @property
+    def image_stride(self) -> int:
+        return (self.halo[0] + self.height + self.halo[2]) * self.row_stride
+
+    @property
+    def interior(self) -> int:
+        return self.halo[0] * self.row_stride + self.halo[1] * self.channels
+
+    @property
+    def elements(self) -> int:
+        return self.batch * self.image_stride
+
+    @property
+    def dense(self) -> bool:
+        return self.halo == (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution from plane x to plane y; pads are (top, left, bottom, right)."""
+
+    x: Plane
+    y: Plane
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    @property
+    def macs(self) -> int:
+        taps = self.kernel[0] * self.kernel[1] * self.x.channels // self.groups
+        return self.y.batch * self.y.height * self.y.width * self.y.channels * taps
+
+    @property
+    def halo(self) -> tuple[int, int, int, int]:
+        """Halo that x must have so that no tap leaves its buffer."""
+        return required_halo(
+            (self.x.height, self.x.width), (self.y.height, self.y.width),
+            self.kernel, self.strides, self.dilations, self.pads,
+        )  # fmt: skip
+
+
+def required_halo(
+    size: tuple[int, int],
+    out: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    pads: tuple[int, int, int, int],
+) -> tuple[int, int, int, int]:
+    """Pixels (top, left, bottom, right) around a `size` image that the taps of `out` windows read."""
+    bottom, right = (
+        max(0, (out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - size[i])
+        for i in range(2)
+    )
+    return pads[0], pads[1], bottom, right
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """Output arithmetic in stored (unsigned) terms: x_zp, zp, lo, hi are in 0..255.
+
+    `table` maps a stored output to the stored result; `dtype` "f32" ignores zp, lo, hi and table."""
+
+    x_zp: int
+    zp: int = 128
+    lo: int = 0
+    hi: int = 255
+    table: tuple[int, ...] | None = None
+    dtype: str = "u8"

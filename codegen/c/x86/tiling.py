@@ -1,0 +1,131 @@
+"""Choice of register tiles: a pure function of shapes, by a small cost model.
+
+Costs are clock cycles of a core with two 512-bit vpdpbusd and two loads a cycle, latency 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Rows of a tile for each width in vectors: accumulators, weights and one broadcast fit in 32 registers.
+ROWS: dict[int, tuple[int, ...]] = {
+    4: (6, 5, 4, 3, 2, 1),
+    3: (8, 7, 6, 5, 4, 3, 2, 1),
+    2: (14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1),
+    1: (16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1),
+}
+_TAIL_SPAN = 64
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a line of pixels is covered: (rows, repeats) in order, and its cost in cycles."""
+
+    steps: tuple[tuple[int, int], ...]
+    cycles: float
+
+
+def tile_cycles(rows: int, vectors: int, runs: int, dwords: int) -> float:
+    """Cycles of one tile: products bound by multipliers, loads or latency, then the epilogue."""
+    step = max(rows * vectors / 2, (rows + vectors) / 2 * 1.1, 4.0)
+    return runs * (dwords * step + 3) + rows * vectors * 2.2 + 12
+
+
+@lru_cache(maxsize=None)
+def cover_line(pixels: int, vectors: int, runs: int, dwords: int) -> Line:
+    """Cheapest cover of `pixels` by tiles of at most a few heights."""
+    cost = {rows: tile_cycles(rows, vectors, runs, dwords) for rows in ROWS[vectors]}
+    tails: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for length in range(1, min(pixels, _TAIL_SPAN) + 1):
+        tails.append(
+            min(
+                (tails[length - rows][0] + cost[rows] + 1.0, tails[length - rows][1] + (rows,))
+                for rows in ROWS[vectors]
+                if rows <= length
+            )
+        )
+    best: tuple[float, tuple[tuple[int, int], ...]] | None = None
+    for rows in ROWS[vectors]:
+        for repeats in range(max(0, -(-(pixels - _TAIL_SPAN) // rows)), pixels // rows + 1):
+            rest = pixels - rows * repeats
+            if rest > _TAIL_SPAN:
+                continue
+            heights = sorted((rows,) * repeats + tails[rest][1], reverse=True)
+            kinds = tuple((h, heights.count(h)) for h in dict.fromkeys(heights))
+            total = repeats * cost[rows] + tails[rest][0] + 8.0 * len(kinds)
+            if best is None or total < best[0]:
+                best = (total, kinds)
+    assert best is not None
+    return Line(best[1], best[0])
+
+
+def _splits(vectors: int) -> Iterator[dict[int, int]]:
+    """Ways to write `vectors` as full tiles of one width (4 or 3) and at most a few narrower ones."""
+    for wide in (4, 3):
+        for count in range(max(0, vectors // wide - 3), vectors // wide + 1):
+            rest = vectors - wide * count
+            for threes in range(rest // 3 + 1 if wide == 4 else 1):
+                left = rest - 3 * threes
+                if left <= 4:
+                    split = {4: 0, 3: 0, 2: left // 2, 1: left % 2}
+                    split[wide] += count
+                    split[3] += threes
+                    yield split
+
+
+@lru_cache(maxsize=None)
+def split_channels(channels: int, pixels: int, runs: int, dwords: int) -> tuple[int, ...]:
+    """Widths (in vectors of 16) of the channel tiles that cover `channels`, widest first."""
+    vectors = -(-channels // 16)
+    best: tuple[float, tuple[int, ...]] | None = None
+    for split in _splits(vectors):
+        cycles = sum(n * cover_line(pixels, nv, runs, dwords).cycles for nv, n in split.items() if n)
+        widths = tuple(nv for nv in (4, 3, 2, 1) for _ in range(split[nv]))
+        candidate = (cycles + 0.01 * len(widths), widths)
+        if best is None or candidate < best:
+            best = candidate
+    assert best is not None
+    return best[1]
+
+
+def line_length(pixels: int, channels: int, runs: int, dwords: int) -> int:
+    """Length of the lines into which a flat run of `pixels` is cut; it divides `pixels`."""
+    def total(length: int) -> float:
+        widths = split_channels(channels, length, runs, dwords)
+        cost = sum(cover_line(length, nv, runs, dwords).cycles + 20 for nv in widths)
+        return cost * (pixels // length)
+
+    short = [d for d in range(1, min(pixels, 512) + 1) if pixels % d == 0 and d >= min(pixels, 12)]
+    return min(short or [pixels], key=lambda length: (total(length), length))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Tasks as a grid: blocks of lines x blocks of channel tiles, and lines per pass inside a task."""
+
+    line_blocks: int
+    tile_blocks: int
+    lines_per_pass: int
+
+
+def partition(
+    lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, min_cycles: float = 40e3
+) -> Partition:
+    """Cut the work in at most 32 tasks of at least `min_cycles`.
+
+    Weights that dominate are streamed once: then channel tiles are divided first."""
+    want = int(max(1, min(32, cycles // min_cycles)))
+    if weight_bytes > max(256 * 1024, lines * line_bytes // 2):
+        tile_blocks = min(want, tiles)
+        line_blocks = min(lines, -(-want // tile_blocks))
+    else:
+        line_blocks = min(want, lines)
+        tile_blocks = min(tiles, -(-want // line_blocks))
+    lines_per_block = -(-lines // line_blocks)
+    if weight_bytes <= 20 * 1024:
+        per_pass = 1
+    else:
+        per_pass = max(1, min(lines_per_block, 256 * 1024 // line_bytes))
+    tiles_per_block = -(-tiles // tile_blocks)
+    return Partition(-(-lines // lines_per_block), -(-tiles // tiles_per_block), per_pass)
