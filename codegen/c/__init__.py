@@ -1,0 +1,1 @@
+"""The C back end: kernels, and the emitter that turns an integer graph into C sources."""

@@ -1,0 +1,200 @@
+"""The contract between the emitter and the kernels: where operands live, what a kernel is asked for and returns."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from qcomp.errors import QcompError
+from qcomp.ir import DType, Node
+from qcomp.targets.loader import Target
+
+Halo = tuple[int, int, int, int]
+NO_HALO: Halo = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Where one operand lives; everything is known at compile time.
+
+    `dtype` is the logical type: i8 activations are stored as u8 (value + 128) when the target's
+    activation_storage is "u8".  `halo` is (top, left, bottom, right) pixels of padding around every image of a
+    rank 4 NHWC tensor, filled with `halo_fill` (a logical value) by the generated code before the producer runs.
+
+    An `external` buffer is the caller's: dense, aligned to its element only, with nothing readable past its end, and
+    i8 in it is always signed.  Only copies see external i8 when the target stores u8.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    halo: Halo = NO_HALO
+    external: bool = False
+
+    def __post_init__(self) -> None:
+        if self.halo != NO_HALO and len(self.shape) != 4:
+            raise QcompError(f"a buffer of shape {self.shape} cannot have a halo: it is not NHWC")
+
+    @property
+    def row_stride(self) -> int:
+        """Elements from one image row to the next (rank 4)."""
+        _, left, _, right = self.halo
+        return (left + self.shape[2] + right) * self.shape[3]
+
+    @property
+    def image_stride(self) -> int:
+        """Elements from one image to the next (rank 4)."""
+        top, _, bottom, _ = self.halo
+        return (top + self.shape[1] + bottom) * self.row_stride
+
+    @property
+    def interior(self) -> int:
+        """Elements from the start of the buffer to its first interior element."""
+        if self.halo == NO_HALO:
+            return 0
+        return self.halo[0] * self.row_stride + self.halo[1] * self.shape[3]
+
+    @property
+    def elements(self) -> int:
+        """Elements of the whole buffer, halo included."""
+        return math.prod(self.shape) if self.halo == NO_HALO else self.shape[0] * self.image_stride
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.dtype.numpy.itemsize
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements between neighbours along each dimension, for any rank."""
+        if self.halo != NO_HALO:
+            return (self.image_stride, self.row_stride, self.shape[3], 1)
+        return tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
+
+    @property
+    def dense(self) -> bool:
+        return self.halo == NO_HALO
+
+
+@dataclass(frozen=True)
+class KernelRequest:
+    """One node to generate code for.
+
+    `inputs` holds a buffer for every operand that is neither absent nor constant, in operand order; constants are
+    read from the node and returned packed in `KernelCode.constants`.
+    """
+
+    node: Node
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    target: Target
+    symbol: str
+
+    @property
+    def stored_offset(self) -> int:
+        """What is added to a logical i8 value to get the stored one: 128 for u8 storage, else 0."""
+        return self.target.stored_offset
+
+
+@dataclass(frozen=True)
+class CFunction:
+    """A shared C definition (function, type or table), emitted once per name in each file that needs it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """C of one node: `static void SYMBOL(void* const* p, int32_t task)`.
+
+    p holds the inputs, the outputs (both at their first interior element), then the constants (64-byte aligned).
+    Tasks 0..tasks-1 may run in any order, concurrently.  `text` may define more names if they start with SYMBOL.
+    """
+
+    helpers: tuple[CFunction, ...]
+    text: str
+    tasks: int
+    constants: tuple[np.ndarray, ...]
+    kernel: str
+
+
+class Kernel(ABC):
+    """A row of the kernel table.
+
+    `requires` lists ISA features of the target.  A kernel may read up to 64 bytes past the end of an arena buffer
+    (never of an external one) and writes its own output elements only.
+    """
+
+    name: str
+    op: str
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def supports(self, node: Node, target: Target) -> bool:
+        """Whether this kernel can execute the node on the target."""
+        return True
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        """Padding that each input in `KernelRequest.inputs` must carry."""
+        return tuple(NO_HALO for _ in activations(node))
+
+    def halo_fill(self, node: Node) -> int:
+        """Logical value of that padding: by default the input's zero point (attribute x_zp)."""
+        value = node.attrs.get("x_zp", 0)
+        assert isinstance(value, int)
+        return value
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        """Positions in `KernelRequest.inputs` whose memory output 0 may take over.
+
+        Only for kernels that read element i of such an input before they write element i of the output, and
+        not after; the planner makes sure that both buffers have one layout.
+        """
+        return ()
+
+    @abstractmethod
+    def generate(self, request: KernelRequest) -> KernelCode:
+        """The code; QcompError when a constant rules it out (for example a bias that overflows)."""
+
+
+def activations(node: Node) -> tuple[int, ...]:
+    """Operand indices that are neither absent nor constant, in order."""
+    return tuple(i for i, v in enumerate(node.inputs) if v is not None and not v.is_constant)
+
+
+@dataclass(frozen=True)
+class KernelTable:
+    """Kernels in order of preference."""
+
+    kernels: tuple[Kernel, ...]
+    _by_op: dict[str, tuple[Kernel, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rows: dict[str, list[Kernel]] = {}
+        for kernel in self.kernels:
+            rows.setdefault(kernel.op, []).append(kernel)
+        object.__setattr__(self, "_by_op", {op: tuple(found) for op, found in rows.items()})
+
+    def find(self, node: Node, target: Target) -> Kernel | None:
+        """The first kernel whose op, features and `supports` fit; None when there is none."""
+        for kernel in self._by_op.get(node.op.name, ()):
+            if kernel.requires <= target.features and kernel.supports(node, target):
+                return kernel
+        return None
+
+    def select(self, node: Node, target: Target) -> Kernel:
+        """As `find`; QcompError when the target has no kernel for the node."""
+        kernel = self.find(node, target)
+        if kernel is None:
+            raise QcompError(
+                f"target {target.name} has no kernel for op {node.op.name}",
+                where=f"node {node.name!r}",
+                fix="see `qcomp check` for the ops a target runs",
+            )
+        return kernel
+
+    def ops(self) -> Iterable[str]:
+        return sorted(self._by_op)
