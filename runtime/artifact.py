@@ -1,0 +1,260 @@
+"""The artifact file: an ELF shared library with its metadata and a checksum appended.
+
+    ELF | metadata (JSON, UTF-8) | footer (64 bytes, little-endian)
+
+    footer:  0  magic "QCOMPART"      8  u32 format       12  u32 zero
+            16  u64 length of ELF    24  u64 length of metadata
+            32  16-byte checksum of everything before it, these first 32 bytes of the footer included
+            48  16 zero bytes
+
+A dynamic linker does not look past the ELF part, so the file is an ordinary library to everybody else.
+
+The checksum is defined in qcomp.runtime.checksum.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from qcomp.errors import QcompError
+from qcomp.runtime.checksum import Checksum
+
+FORMAT = 1
+MAGIC = b"QCOMPART"
+FOOTER_BYTES = 64
+
+_FOOTER = struct.Struct("<8sIIQQ16s16x")
+_CHECKED_FOOTER_BYTES = 32
+_ZEROS_AT = 48
+
+_ELF_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+
+# Metadata may use numpy's names or the intermediate representation's.
+_DTYPES = {
+    "f64": "float64", "f32": "float32", "f16": "float16", "i64": "int64", "u64": "uint64", "i32": "int32",
+    "u32": "uint32", "i16": "int16", "u16": "uint16", "i8": "int8", "u8": "uint8",
+}  # fmt: skip
+_NUMPY_NAMES = frozenset(_DTYPES.values()) | {"bool"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model. `scale` and `zero_point` are empty for a tensor that is not quantized."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """One step of a model, in the order of execution. `macs` counts multiply-accumulates, `bytes_moved` the bytes
+    of operands and results."""
+
+    name: str
+    op: str
+    kernel: str
+    macs: int = 0
+    shape: tuple[int, ...] = ()
+    bytes_moved: int = 0
+    precision: str = ""
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """What an artifact says about itself. `metadata` is the whole JSON object that the other fields come from."""
+
+    path: str
+    format: int
+    machine: str
+    elf_bytes: int
+    checksum: str
+    model: str
+    target: str
+    isa: tuple[str, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    steps: tuple[StepInfo, ...]
+    arena_bytes: int
+    weights_bytes: int
+    metadata: Mapping[str, Any] = field(repr=False)
+
+
+def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, Any]) -> bytes:
+    """The bytes of a whole artifact: the given ELF library (its bytes, or the path to read them from), the metadata
+    as JSON, and the footer.  The same arguments give the same bytes.
+
+    Raises QcompError if `elf` is not an ELF library or the metadata lacks what the loader needs.
+    """
+    if isinstance(elf, bytes):
+        code, where = elf, "<bytes>"
+    else:
+        where = os.fspath(elf)
+        with open(where, "rb") as file:
+            code = file.read()
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    head = struct.pack("<8sIIQQ", MAGIC, FORMAT, 0, len(code), len(text))
+    state = Checksum()
+    for piece in (code, text, head):
+        state.update(piece)
+    digest = state.digest()
+    _describe(where, FORMAT, _elf_machine(where, code[:20]), len(code), digest, json.loads(text))
+    return b"".join((code, text, head, digest, bytes(FOOTER_BYTES - _ZEROS_AT)))
+
+
+def read_trailer(path: str | os.PathLike[str]) -> ArtifactInfo:
+    """Reads an artifact's metadata after checking every byte of the file; runs none of its code.
+
+    Raises QcompError, one line each, if the file cannot be read, is not an artifact, is truncated or damaged, or was
+    made by a newer qcomp.
+    """
+    where = os.fspath(path)
+    try:
+        with open(where, "rb", buffering=0) as file:
+            return read_open_file(file, where)
+    except OSError as error:
+        raise unreadable(where, error) from error
+
+
+def read_open_file(file: io.FileIO, where: str) -> ArtifactInfo:
+    """`read_trailer` on a file that is already open for reading; `where` names it in errors."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(20) or b""
+    if size < FOOTER_BYTES:
+        raise _not_an_artifact(where, start)
+    file.seek(size - FOOTER_BYTES)
+    footer = file.read(FOOTER_BYTES) or b""
+    magic, version, _, elf_bytes, text_bytes, digest = _FOOTER.unpack(footer)
+    if magic != MAGIC:
+        raise _not_an_artifact(where, start)
+    if version > FORMAT:
+        raise QcompError(
+            f"artifact format {version} is newer than format {FORMAT}, which this qcomp reads",
+            where=where, fix="upgrade qcomp or compile the model with this version",
+        )  # fmt: skip
+    if version != FORMAT or elf_bytes + text_bytes + FOOTER_BYTES != size or any(footer[_ZEROS_AT:]):
+        raise _damaged(where)
+
+    state = Checksum()
+    file.seek(0)
+    state.update_from(file, elf_bytes)
+    text = file.read(text_bytes) or b""
+    state.update(text)
+    state.update(footer[:_CHECKED_FOOTER_BYTES])
+    if state.digest() != digest:
+        raise _damaged(where)
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise QcompError(f"metadata is not JSON: {error}", where=where, fix="compile the model again") from error
+    return _describe(where, version, _elf_machine(where, start), elf_bytes, digest, metadata)
+
+
+def unreadable(where: str, error: OSError) -> QcompError:
+    return QcompError(f"cannot be read: {error.strerror}", where=where, fix="give the path of an artifact")
+
+
+def _not_an_artifact(where: str, start: bytes) -> QcompError:
+    if start.startswith(b"\x7fELF"):
+        return QcompError(
+            "a shared library without qcomp's trailer: not made by qcomp, stripped or truncated",
+            where=where, fix="give an artifact as `qcomp compile` wrote it",
+        )  # fmt: skip
+    return QcompError("not a qcomp artifact", where=where, fix="give a file that `qcomp compile` wrote")
+
+
+def _damaged(where: str) -> QcompError:
+    return QcompError(
+        "the artifact is damaged: its contents do not match its checksum",
+        where=where, fix="copy it again or compile the model again",
+    )  # fmt: skip
+
+
+def _elf_machine(where: str, start: bytes) -> str:
+    if len(start) < 20 or not start.startswith(b"\x7fELF"):
+        raise QcompError("not an ELF shared library", where=where, fix="give a file that `qcomp compile` wrote")
+    number = int.from_bytes(start[18:20], "little" if start[5] == 1 else "big")
+    return _ELF_MACHINES.get(number, f"ELF machine {number}")
+
+
+def _describe(
+    where: str, version: int, machine: str, elf_bytes: int, digest: bytes, metadata: object
+) -> ArtifactInfo:
+    try:
+        whole = _object(metadata)
+        return ArtifactInfo(
+            path=where,
+            format=version,
+            machine=machine,
+            elf_bytes=elf_bytes,
+            checksum=digest.hex(),
+            model=str(whole.get("model", "")),
+            target=str(whole.get("target", "")),
+            isa=_each(whole, "isa", str),
+            inputs=_each(whole, "inputs", _tensor),
+            outputs=_each(whole, "outputs", _tensor),
+            steps=_each(whole, "steps", _step),
+            arena_bytes=int(whole["arena_bytes"]),
+            weights_bytes=int(whole.get("weights_bytes", 0)),
+            metadata=whole,
+        )
+    except KeyError as error:
+        raise QcompError(f"metadata lacks {error}", where=where, fix="compile the model again") from error
+    except (TypeError, ValueError) as error:
+        raise QcompError(f"metadata is malformed: {error}", where=where, fix="compile the model again") from error
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _each(whole: dict[str, Any], key: str, parse: Callable[[Any], T]) -> tuple[T, ...]:
+    if not isinstance(whole[key], list | tuple):
+        raise TypeError(f"{key} is not a list")
+    return tuple(parse(item) for item in whole[key])
+
+
+def _tensor(value: object) -> TensorInfo:
+    item = _object(value)
+    name = _DTYPES.get(item["dtype"], item["dtype"])
+    if name not in _NUMPY_NAMES:
+        raise ValueError(f"unknown dtype {name!r}")
+    quantization = item.get("quantization") or {}
+    return TensorInfo(
+        name=str(item["name"]),
+        dtype=np.dtype(name),
+        shape=tuple(int(size) for size in item["shape"]),
+        scale=tuple(float(s) for s in _as_list(quantization.get("scale", []))),
+        zero_point=tuple(int(z) for z in _as_list(quantization.get("zero_point", []))),
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _step(value: object) -> StepInfo:
+    item = _object(value)
+    return StepInfo(
+        name=str(item["name"]),
+        op=str(item["op"]),
+        kernel=str(item["kernel"]),
+        macs=int(item.get("macs", 0)),
+        shape=tuple(int(size) for size in item.get("shape", ())),
+        bytes_moved=int(item.get("bytes_moved", 0)),
+        precision=str(item.get("precision", "")),
+    )

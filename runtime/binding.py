@@ -1,0 +1,98 @@
+"""Matching a caller's arrays with a model's inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcomp.errors import QcompError
+from qcomp.runtime.artifact import TensorInfo
+
+Array = NDArray[Any]
+
+
+class Binding:
+    """The inputs and outputs of one model; `model` names it in errors."""
+
+    def __init__(self, model: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
+        self._model = model
+        self._inputs, self._outputs = inputs, outputs
+        self._input_names = tuple(tensor.name for tensor in inputs)
+        self._output_names = tuple(tensor.name for tensor in outputs)
+
+    def inputs(self, given: Mapping[str, Array] | Array, more: tuple[Array, ...]) -> list[Array]:
+        """One C-contiguous array for each input: the caller's own where it is one, else a copy."""
+        if isinstance(given, Mapping):
+            if more:
+                raise self._misfit("both a mapping and further arrays given", "give one or the other")
+            self._check_names("input", given, self._input_names)
+            missing = [name for name in self._input_names if name not in given]
+            if missing:
+                names = ", ".join(self._input_names)
+                raise self._misfit(f"missing input {', '.join(missing)}", f"the model takes {names}")
+            values: Sequence[Array] = [given[name] for name in self._input_names]
+        else:
+            values = (given, *more)
+            if len(values) != len(self._inputs):
+                names = ", ".join(self._input_names)
+                raise self._misfit(
+                    f"{len(values)} arrays given, the model takes {len(self._inputs)}",
+                    f"give {names} in this order" if names else "give none",
+                )
+        return [self._input(value, tensor) for value, tensor in zip(values, self._inputs, strict=True)]
+
+    def outputs(self, out: Mapping[str, Array] | None, inputs: Sequence[Array]) -> list[Array]:
+        """One array for each output: the caller's from `out`, else a new one."""
+        if not out:
+            return [np.empty(tensor.shape, tensor.dtype) for tensor in self._outputs]
+        self._check_names("output", out, self._output_names)
+        results: list[Array] = []
+        for tensor in self._outputs:
+            if tensor.name in out:
+                results.append(self._output(out[tensor.name], tensor, (*inputs, *results)))
+            else:
+                results.append(np.empty(tensor.shape, tensor.dtype))
+        return results
+
+    def named_outputs(self, results: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip(self._output_names, results, strict=True))
+
+    def _input(self, value: Array, tensor: TensorInfo) -> Array:
+        array = np.asarray(value)
+        self._check_type("input", array, tensor)
+        flags = array.flags
+        return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
+
+    def _output(self, array: Array, tensor: TensorInfo, others: tuple[Array, ...]) -> Array:
+        if not isinstance(array, np.ndarray):
+            raise self._misfit(f"output {tensor.name} is a {type(array).__name__}", "give a numpy array")
+        self._check_type("output", array, tensor)
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned and flags.writeable):
+            raise self._misfit(f"output {tensor.name} is not contiguous and writable", "give a new numpy array")
+        if any(np.may_share_memory(array, other) for other in others):
+            raise self._misfit(f"output {tensor.name} shares memory with another array", "give it memory of its own")
+        return array
+
+    def _check_names(self, role: str, given: Mapping[str, Array], known: tuple[str, ...]) -> None:
+        unknown = [str(name) for name in given if name not in known]
+        if unknown:
+            raise self._misfit(f"unknown {role} {', '.join(unknown)}", f"the model has {', '.join(known)}")
+
+    def _check_type(self, role: str, array: Array, tensor: TensorInfo) -> None:
+        if array.dtype != tensor.dtype:
+            raise self._misfit(
+                f"{role} {tensor.name} is {array.dtype}, the model has {tensor.dtype}",
+                f"convert it, as with .astype({tensor.dtype.name!r})",
+            )
+        if array.shape != tensor.shape:
+            raise self._misfit(
+                f"{role} {tensor.name} has shape {list(array.shape)}, the model has {list(tensor.shape)}",
+                "reshape it, or compile the model for this shape",
+            )
+
+    def _misfit(self, what: str, fix: str) -> QcompError:
+        return QcompError(what, where=self._model, fix=fix)
