@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -98,5 +98,5 @@ class Requantization:
     zp: int = 128
     lo: int = 0
     hi: int = 255
-    table: tuple[int, ...] | None = None
+    table: tuple[int, ...] | None = field(default=None, repr=False)
     dtype: str = "u8"

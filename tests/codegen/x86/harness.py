@@ -1,0 +1,104 @@
+"""Compiles generated AVX512 kernels into one shared library and calls them through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from qcomp.codegen.c.x86.code import Code, merge_helpers
+from qcomp.codegen.c.x86.shapes import Plane
+
+FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"})
+CPU = "-mcpu=x86_64_v4+avx512vnni"
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=c11", "-Wall", "-Wextra",
+         "-Wno-unused-parameter", "-Werror"]  # fmt: skip
+SLACK = 64
+
+
+def have_cpu() -> bool:
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text().split() if path.exists() else []
+    return "avx512_vnni" in flags and "avx512vbmi" in flags
+
+
+def source(codes: dict[str, Code]) -> str:
+    """One C file with every code and, for each, `run_SYMBOL(p, repeats)`."""
+    parts = ["#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"]
+    parts += [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
+    for symbol, code in codes.items():
+        parts.append(code.text)
+        parts.append(
+            f"void run_{symbol}(void* const* p, int32_t repeats) {{\n  for (int32_t r = 0; r < repeats; r++)\n"
+            f"    for (int32_t t = {code.tasks}; t-- > 0;) {symbol}(p, t);\n}}\n"
+        )
+    return "\n".join(parts)
+
+
+def compiler(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "ziglang", "cc", *FLAGS, *arguments], check=True)
+
+
+class Library:
+    """Compiled codes; `run` gives each pointer 64-byte alignment and 64 readable bytes of slack."""
+
+    def __init__(self, codes: dict[str, Code], vbmi: bool = True) -> None:
+        self.codes = codes
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernels.c"
+            path.write_text(source(codes))
+            cpu = CPU + ("+avx512vbmi" if vbmi else "")
+            library = str(path.with_suffix(".so"))
+            compiler(cpu, "-shared", "-fPIC", "-nostdlib", str(path), "-o", library)
+            self.handle = ctypes.CDLL(library)
+
+    def pointers(self, symbol: str, buffers: list[int]) -> tuple[ctypes.Array[ctypes.c_void_p], list[np.ndarray]]:
+        constants = [aligned(c) for c in self.codes[symbol].constants]
+        addresses = [*buffers, *(c.ctypes.data for c in constants)]
+        return (ctypes.c_void_p * len(addresses))(*addresses), constants
+
+    def run(self, symbol: str, buffers: list[int], repeats: int = 1) -> None:
+        """Every task of `symbol` in descending order; buffers are addresses of inputs, then outputs."""
+        pointers, constants = self.pointers(symbol, buffers)
+        getattr(self.handle, f"run_{symbol}")(pointers, repeats)
+        del constants
+
+
+def aligned(values: np.ndarray, slack: int = SLACK) -> np.ndarray:
+    """A 64-byte aligned copy followed by `slack` bytes of noise."""
+    raw = np.full(values.nbytes + slack + 64, 0xA5, np.uint8)
+    offset = -raw.ctypes.data % 64
+    view = raw[offset : offset + values.nbytes].view(values.dtype).reshape(values.shape)
+    view[...] = values
+    return view
+
+
+class Image:
+    """An activation in its buffer: `full` with the halo, `inner` without; noise before and after."""
+
+    def __init__(self, plane: Plane, dtype: type = np.uint8, fill: int = 0) -> None:
+        top, left, bottom, right = plane.halo
+        shape = (plane.batch, top + plane.height + bottom, left + plane.width + right, plane.channels)
+        self.plane = plane
+        self.raw = np.full(plane.elements * np.dtype(dtype).itemsize + 3 * 64, 0xA5, np.uint8)
+        start = -self.raw.ctypes.data % 64 + 64
+        self.body = slice(start, start + plane.elements * np.dtype(dtype).itemsize)
+        self.full = self.raw[self.body].view(dtype).reshape(shape)
+        self.full[...] = fill
+        self.inner = self.full[:, top : top + plane.height, left : left + plane.width, :]
+
+    @property
+    def address(self) -> int:
+        return self.full.ctypes.data + self.plane.interior * self.full.itemsize
+
+    def outside(self) -> np.ndarray:
+        """Every byte that is not of the interior: a kernel must leave it as it was."""
+        copy = self.raw.copy()
+        top, left, _, _ = self.plane.halo
+        full = copy[self.body].view(self.full.dtype).reshape(self.full.shape)
+        full[:, top : top + self.plane.height, left : left + self.plane.width, :] = 0
+        return copy

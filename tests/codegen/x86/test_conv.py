@@ -1,0 +1,158 @@
+"""Generated AVX512-VNNI convolutions give the integers of the direct definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from harness import FEATURES, Image, Library, have_cpu
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from reference import conv_acc, requantize
+
+from qcomp.codegen.c.x86.conv import conv_code
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.errors import QcompError
+
+needs_cpu = pytest.mark.skipif(not have_cpu(), reason="needs AVX512-VNNI and VBMI")
+CHANNELS = [1, 2, 3, 4, 5, 7, 8, 13, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65, 67, 96, 127, 129]
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: ConvShape
+    rq: Requantization
+    seed: int
+    extreme: bool = False
+
+
+def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """weights, bias, multipliers, interior of x."""
+    rng, shape = np.random.default_rng(case.seed), case.shape
+    dims = (shape.y.channels, *shape.kernel, shape.x.channels // shape.groups)
+    size = (shape.x.batch, shape.x.height, shape.x.width, shape.x.channels)
+    taps = int(np.prod(dims[1:]))
+    if case.extreme:
+        sign = rng.choice([-127, 127], (dims[0], 1, 1, 1)).astype(np.int8)
+        weights = np.broadcast_to(sign, dims).copy()
+        x = np.full(size, 255 if case.rq.x_zp < 128 else 0, np.uint8)
+        bias = rng.integers(-(2**20), 2**20, dims[0], dtype=np.int32)
+        mult = rng.uniform(0.5, 3000.0, dims[0]).astype(np.float32)
+    else:
+        weights = rng.integers(-127, 128, dims, dtype=np.int8)
+        x = rng.integers(0, 256, size, dtype=np.uint8)
+        bias = rng.integers(-20000, 20000, dims[0], dtype=np.int32)
+        mult = (rng.uniform(0.3, 1.5, dims[0]) / (60 * np.sqrt(taps) * 127)).astype(np.float32)
+        mult[::3] = np.float32(2.0**-9)  # exact halves, so that ties are rounded
+    return weights, bias, mult, x
+
+
+def check(cases: list[Case], features: frozenset[str] = FEATURES) -> None:
+    codes = {}
+    for i, case in enumerate(cases):
+        weights, bias, mult, _ = arrays(case)
+        codes[f"k{i}"] = conv_code(case.shape, weights, bias, mult, case.rq, features, f"k{i}")
+    library = Library(codes, "avx512vbmi" in features)
+    for i, case in enumerate(cases):
+        weights, bias, mult, data = arrays(case)
+        x = Image(case.shape.x, fill=case.rq.x_zp)
+        x.inner[...] = data
+        y = Image(case.shape.y, np.float32 if case.rq.dtype == "f32" else np.uint8, fill=77)
+        untouched = y.outside()
+        library.run(f"k{i}", [x.address, y.address])
+        expected = requantize(conv_acc(x.full, weights, bias, case.rq.x_zp, case.shape), mult, case.rq)
+        assert np.array_equal(y.inner, expected), case
+        assert np.array_equal(y.outside(), untouched), case
+
+
+def conv_shape(
+    batch: int, size: tuple[int, int], channels: int, outputs: int, kernel: tuple[int, int],
+    strides: tuple[int, int] = (1, 1), dilations: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0), groups: int = 1,
+    extra: tuple[int, int] = (0, 0),
+) -> ConvShape:  # fmt: skip
+    """A shape whose x has the halo it needs plus extra[0] pixels on each side, and whose y has extra[1]."""
+    out = [
+        (size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(2)
+    ]
+    y = Plane(batch, out[0], out[1], outputs, (extra[1],) * 4)
+    shape = ConvShape(Plane(batch, *size, channels), y, kernel, strides, dilations, pads, groups)
+    top, left, bottom, right = (p + extra[0] for p in shape.halo)
+    return replace(shape, x=replace(shape.x, halo=(top, left, bottom, right)))
+
+
+@st.composite
+def quantizations(draw: st.DrawFn) -> Requantization:
+    lo, hi = sorted(draw(st.tuples(st.integers(0, 255), st.integers(0, 255))))
+    if draw(st.booleans()):
+        lo, hi = 0, 255
+    table = None
+    if draw(st.integers(0, 3)) == 0:
+        table = tuple(np.random.default_rng(draw(st.integers(0, 99))).permutation(256).tolist())
+    return Requantization(
+        draw(st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255)), draw(st.integers(0, 255)), lo, hi, table,
+        "f32" if draw(st.integers(0, 5)) == 0 else "u8",
+    )  # fmt: skip
+
+
+@st.composite
+def conv_cases(draw: st.DrawFn) -> Case:
+    kernel = draw(st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 2), (5, 5), (1, 3), (3, 1), (7, 7), (10, 4), (2, 5)]))
+    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2), (1, 3), (3, 1)]))
+    strides = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3)]))
+    pads = draw(st.tuples(*[st.integers(0, 3)] * 4)) if draw(st.booleans()) else (0, 0, 0, 0)
+    least = [max(1, (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + 2]) for i in range(2)]
+    size = (least[0] + draw(st.integers(0, 9)), least[1] + draw(st.integers(0, 40)))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 4, 8]))
+    channels = draw(st.sampled_from(CHANNELS if groups == 1 else [1, 2, 3, 4, 5, 16, 17]))
+    outputs = draw(st.sampled_from(CHANNELS if groups == 1 else [1, 2, 3, 8, 16, 17]))
+    shape = conv_shape(
+        draw(st.integers(1, 3)), size, channels * groups, outputs * groups, kernel, strides, dilations, pads, groups,
+        (draw(st.sampled_from([0, 0, 1])), draw(st.sampled_from([0, 0, 1, 2]))),
+    )  # fmt: skip
+    rq = draw(quantizations())
+    return Case(shape, rq, draw(st.integers(0, 2**16)), draw(st.integers(0, 4)) == 0)
+
+
+@needs_cpu
+@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.lists(conv_cases(), min_size=16, max_size=16))
+def test_random_convolutions_equal_the_definition(cases: list[Case]) -> None:
+    check(cases)
+
+
+@needs_cpu
+@pytest.mark.parametrize("vbmi", [True, False])
+def test_every_output_channel_count_and_line_length_is_covered(vbmi: bool) -> None:
+    table = tuple(int(v) for v in np.random.default_rng(5).permutation(256))
+    cases = [
+        Case(conv_shape(1, (1, 1 + 3 * i), 9, outputs, (1, 1)), Requantization(3, 120, 4, 250, table), i)
+        for i, outputs in enumerate(CHANNELS)
+    ]
+    check(cases, FEATURES if vbmi else FEATURES - {"avx512vbmi"})
+
+
+@needs_cpu
+def test_worst_case_products_neither_saturate_nor_wrap() -> None:
+    shapes = [conv_shape(1, (1, 9), 2048, 70, (1, 1)), conv_shape(1, (4, 4), 512, 33, (3, 3), pads=(1, 1, 1, 1))]
+    check([Case(s, Requantization(zp, 100), zp, True) for s in shapes for zp in (0, 255)])
+
+
+@needs_cpu
+def test_resnet_stem_and_a_fully_connected_layer() -> None:
+    stem = conv_shape(2, (64, 64), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3))
+    check([
+        Case(stem, Requantization(114, 0, 0, 255), 1),
+        Case(conv_shape(1, (1, 1), 2048, 1000, (1, 1)), Requantization(7, dtype="f32"), 2),
+        Case(conv_shape(5, (1, 197), 64, 48, (1, 1)), Requantization(128, 128, 0, 255), 3),
+    ])  # fmt: skip
+
+
+def test_a_bias_that_leaves_int32_is_refused() -> None:
+    shape = conv_shape(1, (1, 1), 4, 1, (1, 1))
+    with pytest.raises(QcompError, match="outside int32"):
+        conv_code(
+            shape, np.full((1, 1, 1, 4), -127, np.int8), np.full(1, 2**31 - 1, np.int32), np.ones(1, np.float32),
+            Requantization(255), FEATURES, "k",
+        )  # fmt: skip
