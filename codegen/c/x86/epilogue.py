@@ -30,6 +30,12 @@ class Epilogue:
         return "uint8_t" if self.kind == "u8" else "float"
 
     @property
+    def template_values(self) -> dict[str, object]:
+        """What bounds.c.j2 and pack.c.j2 ask for besides `index` and `group`."""
+        table = table_helper(self.vbmi).name if self.table else ""
+        return {"kind": self.kind, "guard": self.guard, "masked": self.masked, "table": table}
+
+    @property
     def helpers(self) -> tuple[Helper, ...]:
         if not self.table:
             return (TYPES,)
@@ -43,7 +49,7 @@ def table_helper(vbmi: bool) -> Helper:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Up to four accumulator vectors that pack into one vector of bytes."""
 
     accumulators: tuple[tuple[int, int], ...]
@@ -52,7 +58,7 @@ class _Group:
 
 
 # Dword order that brings packed bytes into pixel-major order, for each tile width.
-_INDEX: dict[int, tuple[int, ...]] = {
+PIXEL_ORDER: dict[int, tuple[int, ...]] = {
     4: (),
     3: (0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15),
     2: (0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15),
@@ -90,7 +96,7 @@ def _stores(rows: range, nv: int, masked: bool) -> tuple[str, ...]:
     return tuple(text)
 
 
-def _groups(mr: int, nv: int, masked: bool) -> tuple[_Group, ...]:
+def _groups(mr: int, nv: int, masked: bool) -> tuple[Group, ...]:
     together = {4: 1, 3: 1, 2: 2, 1: 4}[nv]
     groups = []
     for first in range(0, mr, together):
@@ -98,21 +104,12 @@ def _groups(mr: int, nv: int, masked: bool) -> tuple[_Group, ...]:
         accumulators = tuple((m, v) for m in rows for v in range(nv))
         last = len(accumulators) - 1
         pack = (0, min(1, last), min(2, last), min(3, last))
-        groups.append(_Group(accumulators, pack, _stores(rows, nv, masked)))
+        groups.append(Group(accumulators, pack, _stores(rows, nv, masked)))
     return tuple(groups)
 
 
 def epilogue_text(mr: int, nv: int, epilogue: Epilogue, mult: str) -> str:
     """C that writes accumulators c0_0.. to y (+ row * ys); `mult` names the packed multipliers."""
-    return render(
-        "epilogue.c.j2",
-        mr=mr,
-        nv=nv,
-        kind=epilogue.kind,
-        guard=epilogue.guard,
-        masked=epilogue.masked,
-        table=table_helper(epilogue.vbmi).name if epilogue.table else "",
-        mult=mult,
-        index=_INDEX[nv],
-        groups=_groups(mr, nv, epilogue.masked),
-    )
+    values = epilogue.template_values
+    groups = _groups(mr, nv, epilogue.masked)
+    return render("epilogue.c.j2", mr=mr, nv=nv, mult=mult, index=PIXEL_ORDER[nv], groups=groups, **values)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reference import conv_acc, requantize
 
 from qcomp.codegen.c.x86.conv import conv_code
+from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 from qcomp.errors import QcompError
 
@@ -52,7 +53,8 @@ def check(cases: list[Case], features: frozenset[str] = FEATURES) -> None:
     codes = {}
     for i, case in enumerate(cases):
         weights, bias, mult, _ = arrays(case)
-        codes[f"k{i}"] = conv_code(case.shape, weights, bias, mult, case.rq, features, f"k{i}")
+        generate = depthwise_code if is_depthwise(case.shape) and case.rq.dtype == "u8" else conv_code
+        codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, features, f"k{i}")
     library = Library(codes, "avx512vbmi" in features)
     for i, case in enumerate(cases):
         weights, bias, mult, data = arrays(case)
@@ -119,6 +121,29 @@ def conv_cases(draw: st.DrawFn) -> Case:
 @settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.lists(conv_cases(), min_size=16, max_size=16))
 def test_random_convolutions_equal_the_definition(cases: list[Case]) -> None:
+    check(cases)
+
+
+@st.composite
+def depthwise_cases(draw: st.DrawFn) -> Case:
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 3), (2, 2), (4, 1), (3, 7), (7, 7), (6, 4), (9, 2)]))
+    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), (1, 2), (3, 3)]))
+    strides = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (1, 3), (1, 8)]))
+    pads = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    least = [max(1, (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + 2]) for i in range(2)]
+    size = (least[0] + draw(st.integers(0, 5)), least[1] + draw(st.integers(0, 30)))
+    channels = draw(st.sampled_from([c for c in CHANNELS if c > 1] + [80, 112, 144]))
+    shape = conv_shape(
+        draw(st.integers(1, 2)), size, channels, channels, kernel, strides, dilations, pads, channels,
+        (draw(st.sampled_from([0, 1])), draw(st.sampled_from([0, 1]))),
+    )  # fmt: skip
+    return Case(shape, draw(quantizations()), draw(st.integers(0, 2**16)), draw(st.integers(0, 4)) == 0)
+
+
+@needs_cpu
+@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(st.lists(depthwise_cases(), min_size=16, max_size=16))
+def test_random_depthwise_convolutions_equal_the_definition(cases: list[Case]) -> None:
     check(cases)
 
 
