@@ -1,0 +1,1 @@
+"""From a float model and samples to ranges, scales and zero points."""

@@ -1,0 +1,142 @@
+"""Run a float model over samples and observe its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from qcomp.errors import QcompError
+from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.masks import mask_margins
+from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class SampleSet(Protocol):
+    """A number of samples, each one dictionary from input name to array (see qcomp.quantize.samples)."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Any: ...
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    samples: SampleSet | Sequence[Arrays],
+    tensors: Sequence[str],
+    method: str | Method = "minmax",
+    progress: Callable[[int, int], None] | None = None,
+    threads: int = 2,
+) -> Calibration:
+    """Observe `tensors` (inputs, constants, or values of the main graph) of a float model over `samples`.
+
+    One sample is in memory at a time.  onnxruntime runs the model without graph optimizations, so every tensor
+    is what the model says.  `progress(done, total)` is called after each sample.  Graph inputs are observed
+    whether asked for or not: the checks of the calibration set need them.  QcompError if a name is unknown, the
+    model cannot run, there is no sample, or a tensor holds NaN or infinity.
+    """
+    chosen = method_named(method)
+    total = len(samples)
+    if total == 0:
+        raise QcompError("the calibration set is empty", fix="give at least one sample, better 64 or more")
+    constants = {c.name: c for c in model.graph.initializer}
+    inputs = tuple(value.name for value in model.graph.input if value.name not in constants)
+    names = list(dict.fromkeys([*inputs, *tensors]))
+    margins = mask_margins(model)
+    observers = {name: Observer(name, chosen, mask_margin=margins.get(name)) for name in names}
+
+    for name in constants.keys() & observers.keys():
+        observers[name].update(numpy_helper.to_array(constants[name]))
+    computed = [name for name in names if name not in constants and name not in inputs]
+    run = _runner(model, computed, threads) if computed else None
+    done = 0
+    for sample in _each(samples):
+        if done == total:
+            break
+        quarter = QUARTERS * done // total
+        for name in inputs:
+            if name not in sample:
+                raise QcompError(
+                    f"sample {done} has no value for it", where=f"input {name}", fix="give every model input"
+                )
+            observers[name].update(sample[name], quarter)
+        if run is not None:
+            for name, value in zip(computed, run(sample), strict=True):
+                observers[name].update(value, quarter)
+        done += 1
+        if progress is not None:
+            progress(done, total)
+    if done < total:
+        raise QcompError(f"the calibration set announced {total} samples and gave {done}")
+    return Calibration(total, chosen, inputs, observers)
+
+
+def _each(samples: SampleSet | Sequence[Arrays]) -> Iterable[Arrays]:
+    return iter(samples)
+
+
+def _runner(
+    model: onnx.ModelProto, tensors: Sequence[str], threads: int
+) -> Callable[[Arrays], list[NDArray[Any]]]:
+    """A function from a sample to the values of `tensors`, in that order."""
+    import onnxruntime  # slow to import, and only needed here
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    # What onnxruntime raises has no common class below Exception.
+    failures: tuple[type[Exception], ...] = (
+        *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+        RuntimeError,
+        ValueError,
+        EncodeError,
+    )
+
+    known = {name for node in model.graph.node for name in node.output if name}
+    for name in tensors:
+        if name not in known:
+            raise QcompError(
+                "the model has no such tensor", where=f"tensor {name}", fix="name a value of the main graph"
+            )
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    # onnxruntime infers the types of outputs that state none.
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    inputs = {value.name for value in watched.graph.input}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except failures as error:
+        raise QcompError(f"onnxruntime cannot load the model ({_first_line(error)})", fix="check the model") from error
+
+    def run(sample: Arrays) -> list[NDArray[Any]]:
+        feed = {name: np.ascontiguousarray(value) for name, value in sample.items() if name in inputs}
+        try:
+            found: list[Any] = session.run(list(tensors), feed)
+        except failures as error:
+            raise QcompError(
+                f"onnxruntime cannot run the model on a calibration sample ({_first_line(error)})",
+                fix="check the samples' shapes and types against the model's inputs",
+            ) from error
+        for name, value in zip(tensors, found, strict=True):
+            if not isinstance(value, np.ndarray):
+                raise QcompError("not a dense tensor", where=f"tensor {name}", fix="leave it out of the calibration")
+        return found
+
+    return run
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
