@@ -79,7 +79,8 @@ QCOMP_API const qcomp_model *QCOMP_DESCRIBE(void);
  * them as files that a bare-metal build leaves out. */
 
 /* A pool that runs tasks on `threads` threads, the caller being one of them: threads - 1 are created, none for
- * threads <= 1. More than 1024 are taken as 1024. Null only if memory is short. */
+ * threads <= 1. More than 1024 are taken as 1024. Null only if memory is short. An idle thread spins for a millisecond
+ * and then sleeps. On Linux the threads may use every CPU that the caller may, except the one it is on. */
 QCOMP_API void *qcomp_pool_create(int32_t threads);
 
 /* Ends and joins the threads. Not while a parallel_for of this pool is running. Null is allowed. */

@@ -12,7 +12,7 @@
  * published and not again before its last task is counted. A claim that was prepared for an older job and succeeds
  * on an equal word of a newer one is a valid claim of the newer.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* CPU affinity */
 
 #include "qcomp.h"
 
@@ -51,6 +51,7 @@ typedef struct pool {
     qcomp_task_fn fn;
     void *context;
     int32_t threads; /* with the submitter; fixed after creation */
+    int32_t avoided_cpu; /* the one that the workers are kept off */
     pid_t owner;
     worker *workers;
     share *shares;
@@ -149,11 +150,30 @@ static void await_done(pool *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
+/* A scheduler likes to wake a thread on the waker's own CPU, where a worker is of no use: it was seen to sit there,
+ * behind the caller, for ten milliseconds before it was moved. The workers may use every CPU that the caller may,
+ * except the one it is on. Called before sleepers are woken, so that it costs a spinning pool nothing. */
+static void keep_off_this_cpu(pool *p) {
+#if defined(__linux__)
+    int cpu = sched_getcpu();
+    cpu_set_t allowed;
+    if (cpu < 0 || cpu == p->avoided_cpu || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    p->avoided_cpu = cpu;
+    CPU_CLR(cpu, &allowed);
+    if (CPU_COUNT(&allowed) == 0) return;
+    for (int32_t i = 1; i < p->threads; i++)
+        if (p->workers[i].pool) pthread_setaffinity_np(p->workers[i].thread, sizeof allowed, &allowed);
+#else
+    (void)p;
+#endif
+}
+
 /* Wakes as many sleepers as could be of use; help is optional, so the rest may sleep on. In a forked child the
  * sleepers are a memory of the parent's, and the mutex may be held by one of them for ever. */
 static void wake(pool *p, int32_t wanted) {
     int32_t sleepers = atomic_load(&p->sleepers);
     if (sleepers == 0 || getpid() != p->owner) return;
+    keep_off_this_cpu(p);
     pthread_mutex_lock(&p->mutex);
     if (wanted >= sleepers)
         pthread_cond_broadcast(&p->job_ready);
@@ -222,6 +242,7 @@ void *qcomp_pool_create(int32_t threads) {
     }
     p->owner = getpid();
     p->threads = threads;
+    p->avoided_cpu = -1;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->job_ready, NULL);
     pthread_cond_init(&p->job_done, NULL);
@@ -238,6 +259,7 @@ void *qcomp_pool_create(int32_t threads) {
         if (pthread_create(&w->thread, NULL, worker_main, w)) w->pool = NULL;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    keep_off_this_cpu(p);
     return p;
 }
 
