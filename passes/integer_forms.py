@@ -1,0 +1,212 @@
+"""Builders of integer ops from float ops on dequantized operands.
+
+Multipliers are s_x·s_w/s_y in float64, rounded once to float32 (the numeric contract); biases are rounded to int32 in
+units of s_x·s_w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcomp.errors import QcompError
+from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.ops.quantized import dequantize_array, quantize_array
+from qcomp.ir.registry import Attribute
+from qcomp.ir.types import DType, Quantization
+from qcomp.passes.insert_fake_quant import apply_unary_chain
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a fused op's result goes: its grid (None: float32), clamp on the integers, and name."""
+
+    quant: Quantization | None
+    lo: int
+    hi: int
+    name: str
+
+
+def dequantized(value: Value) -> Value | None:
+    """The int8 tensor on one per-tensor grid that a value is the dequantize of."""
+    producer = value.producer
+    if producer is None or producer.op.name != "dequantize":
+        return None
+    stored = producer.input(0)
+    fits = stored.dtype is DType.I8 and stored.quant is not None and stored.quant.axis is None
+    return stored if fits else None
+
+
+def is_int8(quantize: Node) -> bool:
+    quant = quantize.attrs["quant"]
+    return quantize.attrs["dtype"] is DType.I8 and isinstance(quant, Quantization) and quant.axis is None
+
+
+def clamp_limits(clamps: Sequence[Node], quant: Quantization) -> tuple[int, int]:
+    """Clamp on integers that equals float clamps before rounding: rounding is monotone, so bounds round likewise."""
+    lo, hi = -128, 127
+    for node in reversed(clamps):
+        low = 0.0 if node.op.name == "relu" else float(node.attrs["lo"])  # type: ignore[arg-type]
+        high = np.inf if node.op.name == "relu" else float(node.attrs["hi"])  # type: ignore[arg-type]
+        bounds = quantize_array(np.array([low, high], np.float32), quant, DType.I8)
+        # Later clamps win, as they do on reals.
+        lo, hi = (int(np.clip(b, bounds[0], bounds[1])) for b in (lo, hi))
+    return lo, hi
+
+
+def build_table(graph: Graph, source: Value, chain: list[Node], quant: Quantization, name: str) -> Value | None:
+    """quantize(chain(dequantize(source))) as one table; None when the chain gives a NaN on the grid."""
+    assert source.quant is not None
+    every = np.arange(-128, 128).astype(np.int8)
+    real = apply_unary_chain(chain, dequantize_array(every, source.quant))
+    if np.isnan(real).any():
+        return None
+    table = graph.constant(quantize_array(real, quant, DType.I8), "table")
+    return graph.add("table", [source, table], names=[name], node_name=chain[-1].name, quants=[quant]).output
+
+
+def _weights(value: Value) -> tuple[np.ndarray, Quantization] | None:
+    """Symmetric int8 weights and their quantization."""
+    producer = value.producer
+    if producer is None or producer.op.name != "dequantize":
+        return None
+    stored = producer.input(0)
+    if stored.data is None or stored.dtype is not DType.I8 or stored.quant is None:
+        return None
+    return (stored.data, stored.quant) if not any(stored.quant.zero_point) else None
+
+
+def _bias(value: Value | None, scales: np.ndarray, channels: int, where: str) -> np.ndarray | None:
+    """int32 bias in units of `scales` (float64); keeps stored integers when their scale is the same."""
+    if value is None:
+        return np.zeros(channels, np.int32)
+    producer = value.producer
+    real: np.ndarray
+    if value.data is not None:
+        real = value.data.astype(np.float64)
+    elif producer is not None and producer.op.name == "dequantize" and producer.input(0).is_constant:
+        stored = producer.input(0)
+        assert stored.quant is not None and stored.data is not None
+        scale, zero = stored.quant.broadcast(stored.type.rank)
+        own = np.broadcast_to(np.asarray(scale, np.float64), stored.shape).reshape(-1)
+        flat = stored.data.reshape(-1)
+        if flat.size == channels and not zero.any() and np.allclose(own, scales, rtol=1e-5, atol=0):
+            return np.asarray(flat, np.int32)
+        real = (stored.data.astype(np.float64) - zero) * scale
+    else:
+        return None
+    steps = np.rint(np.broadcast_to(real.reshape(-1), (channels,)) / scales)
+    if np.abs(steps).max(initial=0) >= 2.0**31:
+        channel = int(np.abs(steps).argmax())
+        raise QcompError(
+            f"the bias of channel {channel} is {steps[channel]:.3g} steps, more than int32 holds",
+            where=where,
+            fix="run assign-per-channel, which widens such channels",
+        )
+    return np.asarray(steps, np.int32)
+
+
+def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qconv2d, qconv_transpose2d or qgemm for a float product on dequantized operands; None if it has none."""
+    x = dequantized(node.input(0))
+    found = _weights(node.input(1))
+    if x is None or x.quant is None or found is None or x.is_constant:
+        return None
+    stored, quant = found
+    form = _FORMS[node.op.name](node, stored)
+    if form is None:
+        return None
+    op, weights, axis, attrs = form
+    if quant.axis is not None and quant.axis != axis:
+        return None
+    channels = weights.shape[0]
+    s_w = np.broadcast_to(np.asarray(quant.scale, np.float64), (channels,))
+    scales = s_w * float(x.quant.scale[0])
+    bias = _bias(node.optional(2), scales, channels, f"{node.op.name} {node.name!r}")
+    if bias is None:
+        return None
+    mult = scales if target.quant is None else scales / float(target.quant.scale[0])
+    attrs["x_zp"] = x.quant.zero_point[0]
+    attrs["dtype"] = DType.F32 if target.quant is None else DType.I8
+    if target.quant is not None:
+        attrs.update(zp=target.quant.zero_point[0], lo=target.lo, hi=target.hi)
+    base = node.input(1).name
+    w_quant = Quantization.per_channel(s_w.astype(np.float32), 0)
+    operands = [
+        x,
+        graph.constant(weights, f"{base}.w", w_quant),
+        graph.constant(bias, f"{node.name}.bias"),
+        graph.constant(mult.astype(np.float32), f"{node.name}.mult"),
+    ]
+    new = graph.add(op, operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+_Form = tuple[str, np.ndarray, int, dict[str, Attribute]]
+
+
+def _conv(node: Node, w: np.ndarray) -> _Form | None:
+    if node.attrs["layout"] != "NHWC":
+        return None
+    attrs = {k: node.attrs[k] for k in ("strides", "dilations", "pads", "groups")}
+    return "qconv2d", w.transpose(0, 2, 3, 1), 0, attrs
+
+
+def _conv_transpose(node: Node, w: np.ndarray) -> _Form | None:
+    if node.attrs["layout"] != "NHWC" or node.attrs["groups"] != 1:
+        return None
+    attrs = {k: node.attrs[k] for k in ("strides", "dilations", "pads", "output_pads")}
+    return "qconv_transpose2d", w.transpose(1, 2, 3, 0), 1, attrs
+
+
+def _gemm(node: Node, w: np.ndarray) -> _Form | None:
+    if node.attrs["alpha"] != 1.0 or node.attrs["beta"] != 1.0 or node.attrs["trans_a"]:
+        return None
+    return ("qgemm", w, 0, {}) if node.attrs["trans_b"] else ("qgemm", w.T, 1, {})
+
+
+_FORMS = {"conv2d": _conv, "conv_transpose2d": _conv_transpose, "gemm": _gemm}
+
+
+def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qadd for add and sub, qmul for mul, on two dequantized operands."""
+    a, b = dequantized(node.input(0)), dequantized(node.input(1))
+    if a is None or b is None or a.quant is None or b.quant is None or target.quant is None:
+        return None
+    if a.is_constant and b.is_constant:
+        return None
+    s_a, s_b, s_y = a.quant.scale[0], b.quant.scale[0], target.quant.scale[0]
+    attrs: dict[str, Attribute] = {
+        "a_zp": a.quant.zero_point[0],
+        "b_zp": b.quant.zero_point[0],
+        "zp": target.quant.zero_point[0],
+        "lo": target.lo,
+        "hi": target.hi,
+    }
+    if node.op.name == "mul":
+        op = "qmul"
+        attrs["mult"] = float(np.float32(s_a * s_b / s_y))
+    else:
+        op = "qadd"
+        attrs["a_mult"] = float(np.float32(s_a / s_y))
+        attrs["b_mult"] = float(np.float32((-s_b if node.op.name == "sub" else s_b) / s_y))
+    new = graph.add(op, [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+def build_average_pool(graph: Graph, node: Node, target: Target) -> Value | None:
+    x = dequantized(node.input(0))
+    if x is None or x.quant is None or target.quant is None or node.attrs["layout"] != "NHWC":
+        return None
+    attrs = {k: node.attrs[k] for k in ("kernel", "strides", "pads", "count_include_pad")}
+    attrs.update(
+        x_zp=x.quant.zero_point[0],
+        ratio=x.quant.scale[0] / target.quant.scale[0],
+        zp=target.quant.zero_point[0],
+        lo=target.lo,
+        hi=target.hi,
+    )
+    new = graph.add("qavg_pool", [x], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output

@@ -1,0 +1,393 @@
+"""sink-transposes: transposes move down past ops that do not mind, until they meet their inverse or have to stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.registry import Attribute
+from qcomp.passes.base import NodeRewrite
+
+Perm = tuple[int, ...]
+
+# Ops that treat every element alike; the first operand decides the shape.
+UNARY = frozenset(
+    [
+        "relu",
+        "leaky_relu",
+        "clip",
+        "hard_sigmoid",
+        "hard_swish",
+        "sigmoid",
+        "silu",
+        "tanh",
+        "exp",
+        "log",
+        "sqrt",
+        "erf",
+        "gelu",
+        "softplus",
+        "elu",
+        "selu",
+        "celu",
+        "mish",
+        "softsign",
+        "abs",
+        "neg",
+        "floor",
+        "ceil",
+        "round",
+        "reciprocal",
+        "sign",
+        "sin",
+        "cos",
+        "logical_not",
+        "thresholded_relu",
+        "identity",
+        "cast",
+        "fake_quant",
+        "quantize",
+        "dequantize",
+        "table",
+    ]
+)
+BROADCASTING = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "maximum",
+        "minimum",
+        "mod",
+        "prelu",
+        "equal",
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "where",
+    ]
+)
+REDUCTIONS = frozenset(
+    [
+        "reduce_mean",
+        "reduce_sum",
+        "reduce_max",
+        "reduce_min",
+        "reduce_prod",
+        "reduce_l1",
+        "reduce_l2",
+        "reduce_sum_square",
+    ]
+)
+
+
+def inverse(perm: Sequence[int]) -> Perm:
+    return tuple(int(i) for i in np.argsort(perm))
+
+
+def _moves_nothing(shape: Sequence[int], perm: Sequence[int]) -> bool:
+    """Whether a transpose leaves the order of elements as it is: dimensions of size 1 may go anywhere."""
+    kept = [p for p in perm if shape[p] != 1]
+    return kept == sorted(kept)
+
+
+@dataclass(frozen=True)
+class SinkTransposes(NodeRewrite):
+    """Moves transposes from operands to results and cancels them.
+
+    Before: %t = transpose(%x) {perm = [0, 3, 1, 2]}
+            %r = relu(%t)
+            %y = transpose(%r) {perm = [0, 2, 3, 1]}
+    After:  %y = relu(%x)
+    """
+
+    name: ClassVar[str] = "sink-transposes"
+    exact: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 1e-4  # reductions over moved axes add in another order
+
+    def rewrite(self, graph: Graph, node: Node) -> bool:
+        name = node.op.name
+        if name == "transpose":
+            return _simplify(graph, node)
+        if name == "reshape":
+            return _past_reshape(graph, node)
+        perm = _operand_perm(node)
+        if perm is None:
+            return False
+        if name in UNARY:
+            return _rebuild(graph, node, perm, node.attrs)
+        if name in BROADCASTING or name == "concat":
+            return _broadcasting(graph, node, perm)
+        if name in REDUCTIONS:
+            return _reduction(graph, node, perm)
+        permute_attributes = _ATTRIBUTES.get(name)
+        if permute_attributes is None:
+            return False
+        return _rebuild(graph, node, perm, permute_attributes(node, perm))
+
+
+def _operand_perm(node: Node) -> Perm | None:
+    """The permutation of the first operand that is a transpose."""
+    for value in node.inputs:
+        if value is not None and value.producer is not None and value.producer.op.name == "transpose":
+            return _perm(value.producer)
+    return None
+
+
+def _perm(transpose: Node) -> Perm:
+    perm = transpose.attrs["perm"]
+    assert isinstance(perm, tuple)
+    return tuple(int(p) for p in perm)
+
+
+def _simplify(graph: Graph, node: Node) -> bool:
+    """Composes transposes, turns those that move nothing into reshapes, and folds those of constants."""
+    x, perm = node.input(0), _perm(node)
+    producer = x.producer
+    if perm == tuple(range(len(perm))) and not (graph.is_output(node.output) and producer is None):
+        if graph.is_output(node.output) and graph.is_output(x):
+            return False
+        graph.replace(node, x)
+        return True
+    if producer is not None and producer.op.name == "transpose":
+        inner = _perm(producer)
+        joined = tuple(inner[p] for p in perm)
+        new = graph.add("transpose", [producer.input(0)], {"perm": joined}, names=[node.output.name])
+        graph.replace(node, new.output)
+        return True
+    if _moves_nothing(x.shape, perm) and x.quant is None or _moves_nothing(x.shape, perm) and _per_tensor(x):
+        new = graph.add("reshape", [x], {"shape": node.output.shape}, names=[node.output.name])
+        graph.replace(node, new.output)
+        return True
+    return False
+
+
+def _per_tensor(value: Value) -> bool:
+    return value.quant is None or value.quant.axis is None
+
+
+def _past_reshape(graph: Graph, node: Node) -> bool:
+    """transpose -> reshape becomes reshape -> transpose where the reshape splits or merges whole runs of axes."""
+    x = node.input(0)
+    producer = x.producer
+    if producer is None:
+        return False
+    if producer.op.name == "reshape" and _per_tensor(x):
+        new = graph.add("reshape", [producer.input(0)], dict(node.attrs), names=[node.output.name])
+        graph.replace(node, new.output)
+        return True
+    if producer.op.name != "transpose" or not _per_tensor(x):
+        return False
+    perm, source = _perm(producer), producer.input(0)
+    groups = match_axes(x.shape, node.output.shape)
+    if groups is None:
+        return False
+    # Group g takes the axes `olds` of x to the axes `news` of the result; in the source the same axes must be
+    # neighbours in the same order, so that the same split or merge works there.
+    blocks: list[tuple[list[int], list[int]]] = []
+    for olds, news in groups:
+        origin = [perm[a] for a in olds]
+        moving = [a for a in origin if source.shape[a] != 1]
+        if moving and moving != list(range(moving[0], moving[0] + len(moving))):
+            return False
+        blocks.append((moving or origin, news))
+    order = sorted(range(len(blocks)), key=lambda g: blocks[g][0][0] if blocks[g][0] else -1)
+    new_axes = [a for g in order for a in blocks[g][1]]
+    shape = tuple(node.output.shape[a] for a in new_axes)
+    if tuple(new_axes) == tuple(range(len(new_axes))):
+        new = graph.add("reshape", [source], {"shape": shape}, names=[node.output.name])
+        graph.replace(node, new.output)
+        return True
+    flat = graph.add("reshape", [source], {"shape": shape})
+    new = graph.add("transpose", [flat.output], {"perm": inverse(new_axes)}, names=[node.output.name])
+    graph.replace(node, new.output)
+    return True
+
+
+def match_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
+    """Splits a reshape into the smallest groups of old axes that become groups of new axes; None for empty tensors."""
+    if math.prod(old) == 0:
+        return None
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        olds, news, left, right = [i], [j], old[i], new[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right:
+                left *= old[i]
+                olds.append(i)
+                i += 1
+            else:
+                right *= new[j]
+                news.append(j)
+                j += 1
+        groups.append((olds, news))
+    if not groups:
+        return None
+    # What is left over are axes of size 1: they belong to the last group.
+    groups[-1][0].extend(range(i, len(old)))
+    groups[-1][1].extend(range(j, len(new)))
+    return groups
+
+
+def _untransposed(graph: Graph, value: Value, perm: Perm) -> Value:
+    """`value` in the order before a transpose with `perm`: its source, a permuted constant, or a new transpose."""
+    producer = value.producer
+    if producer is not None and producer.op.name == "transpose" and _perm(producer) == perm:
+        return producer.input(0)
+    back = inverse(perm)
+    if value.is_constant and _per_tensor(value):
+        return graph.constant(value.array.transpose(back), value.name, value.quant)
+    return graph.add("transpose", [value], {"perm": back}, names=[f"{value.name}.back"]).output
+
+
+def _rebuild(graph: Graph, node: Node, perm: Perm, attrs: dict[str, Attribute]) -> bool:
+    """The op on the source of its (only transposed) operand, with a transpose behind each result."""
+    quants = [v.quant for v in node.outputs]
+    if any(q is not None and q.axis is not None for q in quants) or not _per_tensor(node.input(0)):
+        return False
+    grid = node.attrs.get("quant")
+    if grid is not None and getattr(grid, "axis", None) is not None:
+        return False
+    operands = [_untransposed(graph, node.input(0), perm), *node.inputs[1:]]
+    names = [f"{v.name}.pre" for v in node.outputs]
+    new = graph.add(node.op.name, operands, attrs, names=names, node_name=node.name, quants=quants)
+    _transpose_results(graph, node, new, perm)
+    return True
+
+
+def _transpose_results(graph: Graph, node: Node, new: Node, perm: Perm) -> None:
+    results = [
+        graph.add("transpose", [v], {"perm": perm}, names=[old.name]).output
+        for v, old in zip(new.outputs, node.outputs, strict=True)
+    ]
+    graph.replace(node, *results)
+
+
+def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
+    rank = len(perm)
+    if node.output.type.rank != rank or not all(v is None or _per_tensor(v) for v in node.inputs):
+        return False
+    if not _worth_moving(node, perm):
+        return False
+    operands: list[Value] = []
+    for value in node.inputs:
+        assert value is not None
+        if value.type.elements == 1 and node.op.name != "concat":
+            operands.append(value)
+            continue
+        if value.type.rank < rank:
+            lifted = (1,) * (rank - value.type.rank) + value.shape
+            if value.is_constant:
+                value = graph.constant(value.array.reshape(lifted), value.name, value.quant)
+            else:
+                value = graph.add("reshape", [value], {"shape": lifted}).output
+        operands.append(_untransposed(graph, value, perm))
+    attrs = dict(node.attrs)
+    if node.op.name == "concat":
+        axis = attrs["axis"]
+        assert isinstance(axis, int)
+        attrs["axis"] = perm[axis % rank]
+    new = graph.add(
+        node.op.name,
+        operands,
+        attrs,
+        names=[f"{node.output.name}.pre"],
+        node_name=node.name,
+        quants=[node.output.quant],
+    )
+    _transpose_results(graph, node, new, perm)
+    return True
+
+
+def _worth_moving(node: Node, perm: Perm) -> bool:
+    """Moving must not create more transposes of large operands than it removes."""
+    computed = [v for v in node.inputs if v is not None and not v.is_constant and v.type.elements > 1]
+    moved = sum(v.type.elements for v in computed if _matches(v, perm))
+    others = sum(
+        v.type.elements
+        for v in computed
+        if not _matches(v, perm) and not (v.type.rank == len(perm) and _moves_nothing(v.shape, inverse(perm)))
+    )
+    return moved >= others
+
+
+def _matches(value: Value, perm: Perm) -> bool:
+    producer = value.producer
+    return producer is not None and producer.op.name == "transpose" and _perm(producer) == perm
+
+
+def _reduction(graph: Graph, node: Node, perm: Perm) -> bool:
+    axes, keep = node.attrs["axes"], node.attrs["keepdims"]
+    assert isinstance(axes, tuple)
+    rank = len(perm)
+    reduced = {int(a) % rank for a in axes} or set(range(rank))
+    moved = tuple(sorted(perm[a] for a in reduced))
+    new = graph.add(
+        node.op.name,
+        [_untransposed(graph, node.input(0), perm)],
+        {**node.attrs, "axes": moved},
+        names=[f"{node.output.name}.pre"],
+        node_name=node.name,
+    )
+    if keep:
+        _transpose_results(graph, node, new, perm)
+        return True
+    # The axes left are those of perm without the reduced ones, renumbered.
+    left_source = [a for a in range(rank) if a not in moved]
+    left = tuple(left_source.index(perm[a]) for a in range(rank) if a not in reduced)
+    back = graph.add("transpose", [new.output], {"perm": left}, names=[node.output.name])
+    graph.replace(node, back.output)
+    return True
+
+
+def _axis(node: Node, perm: Perm) -> dict[str, Attribute]:
+    axis = node.attrs["axis"]
+    assert isinstance(axis, int)
+    return {**node.attrs, "axis": perm[axis % len(perm)]}
+
+
+def _per_dimension(*names: str) -> Callable[[Node, Perm], dict[str, Attribute]]:
+    def permuted(node: Node, perm: Perm) -> dict[str, Attribute]:
+        attrs = dict(node.attrs)
+        back = inverse(perm)
+        for name in names:
+            entries = attrs[name]
+            assert isinstance(entries, tuple)
+            if entries:
+                attrs[name] = tuple(entries[a] for a in back)  # type: ignore[assignment]
+        return attrs
+
+    return permuted
+
+
+def _pads(node: Node, perm: Perm) -> dict[str, Attribute]:
+    pads = node.attrs["pads"]
+    assert isinstance(pads, tuple)
+    back, rank = inverse(perm), len(perm)
+    moved = tuple(int(pads[a]) for a in back) + tuple(int(pads[rank + a]) for a in back)
+    return {**node.attrs, "pads": moved}
+
+
+# How the attributes of an op change when its operand is taken before the transpose.
+_ATTRIBUTES: dict[str, Callable[[Node, Perm], dict[str, Attribute]]] = {
+    "softmax": _axis,
+    "log_softmax": _axis,
+    "split": _axis,
+    "slice": _per_dimension("starts", "ends", "steps"),
+    "resize": _per_dimension("sizes", "scales"),
+    "tile": _per_dimension("repeats"),
+    "pad": _pads,
+}
