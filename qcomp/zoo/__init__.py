@@ -7,6 +7,7 @@ installed or written elsewhere.  docs/models.md lists the cases with their figur
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 from qcomp.errors import QcompError
 from qcomp.zoo.case import Array, Case, Metric
@@ -54,5 +55,11 @@ def imagenet_class_names() -> list[str]:
     return class_names()
 
 
-def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> "Path":  # noqa
-    raise NotImplementedError
+def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> Path:
+    """The case's model quantized by onnxruntime on its calibration data (``format`` "qdq" or "qoperator").
+
+    The file is made once and kept.  Raises QcompError when the model is quantized already.
+    """
+    from qcomp.zoo import onnxruntime_int8
+
+    return onnxruntime_int8.quantized_by_onnxruntime(case, format, per_channel)

@@ -100,12 +100,14 @@ def page(random: np.random.Generator, side: int, sizes: tuple[int, int] = (16, 3
         face = font(FONTS[int(random.integers(len(FONTS)))], int(random.integers(sizes[0], sizes[1] + 1)))
         text = random_text(random, longest=30)
         box = face.getbbox(text)
-        width, height = int(box[2] - box[0]), int(box[3] - box[1])
+        # A line is as high as its font, also where it has no tall letters: so people draw boxes around lines.
+        upper, lower = face.getbbox("Ag")[1::2]
+        width, height = int(box[2] - box[0]), int(lower - upper)
         if top + height + 20 > side:
             return Page(image, tuple(boxes))
         if width + 40 < side:
             left = int(random.integers(20, side - width - 19))
-            draw.text((left - box[0], top - box[1]), text, fill=ink, font=face)
+            draw.text((left - box[0], top - upper), text, fill=ink, font=face)
             boxes.append((left, top, left + width, top + height))
             top += height + int(random.integers(18, 60))
 
