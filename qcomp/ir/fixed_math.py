@@ -179,7 +179,7 @@ def tanh(x: np.ndarray) -> np.ndarray:
 
 
 def erf(x: np.ndarray) -> np.ndarray:
-    """a = |x|;  s = x * x;  c = a < END ? a : END;  a < SPLIT ? x * P(s) + x : copysign(1 - exp(Q(c)), x); NaN stays."""
+    """a = |x|;  s = x * x;  c = a < END ? a : END;  a < SPLIT ? x * P(s) + x : copysign(1 - exp(Q(c)), x)."""
     x = _f32(x)
     with np.errstate(all="ignore"):
         a = np.abs(x)
@@ -222,7 +222,7 @@ def cos(x: np.ndarray) -> np.ndarray:
 
 
 def integer_power(x: np.ndarray, exponent: int) -> np.ndarray:
-    """x^exponent for 0 <= exponent: squarings from the lowest bit; result = 1, times x^(2^i) for set bits i in order."""
+    """x^exponent for exponent >= 0: result = 1, times x^(2^i) for each set bit i from the lowest."""
     x = _f32(x)
     result, square = np.ones_like(x), x
     with np.errstate(all="ignore"):

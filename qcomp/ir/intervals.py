@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from qcomp.ir.registry import Interval
+from qcomp.ir.registry import Call, Interval, full_interval
 from qcomp.ir.types import TensorType
 
 ULP = 2.0**-23
@@ -78,4 +78,16 @@ def collapse(x: Interval, rank: int, axes: tuple[int, ...]) -> Interval:
 
 
 def magnitude(x: Interval) -> np.ndarray:
-    return np.maximum(np.abs(x.lo), np.abs(x.hi))
+    return np.asarray(np.maximum(np.abs(x.lo), np.abs(x.hi)))
+
+
+def operand_interval(call: Call, operands: Sequence[Interval | None], index: int) -> Interval:
+    """Bounds of an operand: what the analysis knows, else the constant itself, else all its dtype holds."""
+    known = operands[index] if index < len(operands) else None
+    if known is not None:
+        return known
+    data = call.constant(index)
+    if data is not None and data.size and not np.isnan(data).any():
+        exact = data.astype(np.float64)
+        return Interval(exact, exact)
+    return full_interval(call.type(index))
