@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import ClassVar
 
 from qcomp.ir.graph import Graph, Node, Value
@@ -35,9 +35,13 @@ class Pass(ABC):
         shown = [
             f"{f.name}={_option_text(getattr(self, f.name))}"
             for f in fields(self)
-            if getattr(self, f.name) != f.default
+            if getattr(self, f.name) != _default(f)
         ]
         return f"{self.name}{{{','.join(shown)}}}" if shown else self.name
+
+
+def _default(option: Field[object]) -> object:
+    return option.default if option.default_factory is MISSING else option.default_factory()
 
 
 def _option_text(value: object) -> str:
