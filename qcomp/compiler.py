@@ -1,0 +1,112 @@
+"""The driver: model in, artifact out, one arrow of the road after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qcomp.errors import QcompError
+from qcomp.frontends.onnx import load_onnx
+from qcomp.ir.graph import Graph
+from qcomp.ir.onnx_export import to_onnx
+from qcomp.ir.types import DType
+from qcomp.passes.assign_per_channel import AssignPerChannel
+from qcomp.passes.base import Pass
+from qcomp.passes.canonicalize import canonicalization
+from qcomp.passes.channels_last import ChannelsLast
+from qcomp.passes.common_subexpressions import CommonSubexpressions
+from qcomp.passes.dead_code import DeadCode
+from qcomp.passes.fold_constants import FoldConstants
+from qcomp.passes.fold_fake_quant import FoldFakeQuant
+from qcomp.passes.fuse_requantize import FuseRequantize
+from qcomp.passes.fuse_tables import FuseTables
+from qcomp.passes.insert_fake_quant import InsertFakeQuant
+from qcomp.passes.manager import Checker, PassRecord, run_passes
+from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.passes.sink_transposes import SinkTransposes
+from qcomp.quantize.calibrate import calibrate
+from qcomp.reports.coverage import Coverage, coverage
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[str, int, int], None]
+Samples = np.ndarray | Mapping[str, np.ndarray] | Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile; the fields are the command line's options."""
+
+    method: str = "mse"
+    per_tensor: bool = False
+    require_int8: bool = False
+    check_passes: bool = False
+    progress: Progress | None = field(default=None, compare=False)
+    on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
+    print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
+
+
+def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
+    """The float (or quantized) graph of an ONNX file or proto, canonical."""
+    return load_onnx(model, shapes or {})
+
+
+def quantize(graph: Graph, samples: object | None, options: Options = Options()) -> Graph:
+    """Float or quantized graph to integer graph.
+
+    `samples` calibrates the ops that the model itself does not quantize; without them those stay float.
+    """
+    graph = _run(graph, canonicalization(), options)
+    if samples is not None and not is_quantized(graph):
+        points = [v.name for v in plan_quantization(graph).points]
+        report = (lambda done, total: options.progress("calibrate", done, total)) if options.progress else None
+        calibration = calibrate(to_onnx(graph), samples, points, options.method, report)  # type: ignore[arg-type]
+        ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
+        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+    return _run(graph, integer_lowering(), options)
+
+
+def integer_lowering() -> list[Pass]:
+    """Passes from a graph with fake quantization to integer ops."""
+    return [
+        ChannelsLast(),
+        SinkTransposes(),
+        FoldConstants(),
+        CommonSubexpressions(),
+        FoldFakeQuant(),
+        FuseRequantize(),
+        FuseTables(),
+        FoldConstants(),
+        CommonSubexpressions(),
+        DeadCode(),
+    ]
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Whether the model came with quantization of its own."""
+    names = {"fake_quant", "quantize", "dequantize", "dynamic_quantize", "matmul_integer", "conv_integer"}
+    return any(node.op.name in names for node in graph.nodes)
+
+
+def check_coverage(graph: Graph, options: Options) -> Coverage:
+    """Coverage of an integer graph; QcompError under require_int8 when anything stays float."""
+    found = coverage(graph)
+    if options.require_int8 and found.islands:
+        first = found.islands[0]
+        raise QcompError(
+            f"{len(found.islands)} ops stay float32: {', '.join(f'{i.op} {i.node!r} ({i.reason})' for i in found.islands[:4])}"
+            + (", ..." if len(found.islands) > 4 else ""),
+            fix=first.advice,
+        )
+    return found
+
+
+def _run(graph: Graph, passes: Sequence[Pass], options: Options) -> Graph:
+    floats = all(v.dtype in (DType.F32, DType.I64, DType.I32) for v in graph.inputs)
+    check = Checker.random(graph) if options.check_passes and floats else None
+    return run_passes(graph, passes, check=check, on_pass=options.on_pass, print_after=options.print_after)
