@@ -70,6 +70,7 @@ class _Call:
         self.inputs = (ctypes.c_void_p * max(1, len(info.inputs)))()
         self.outputs = (ctypes.c_void_p * max(1, len(info.outputs)))()
         self.exec = Exec(pool, library.parallel_for if pool else None, None, None)
+        self.arguments = (*map(ctypes.addressof, (self.exec, self.inputs, self.outputs)), self.arena)
 
 
 class Model:
@@ -234,9 +235,7 @@ class Model:
             call.inputs[i] = _address(array)
         for i, array in enumerate(results):
             call.outputs[i] = _address(array)
-        status = self._library.run(
-            ctypes.addressof(call.exec), ctypes.addressof(call.inputs), ctypes.addressof(call.outputs), call.arena
-        )
+        status = self._library.run(*call.arguments)
         if status != 0:
             raise QcompError(f"run returned {status}", where=self.info.path, fix="report this as a defect of qcomp")
 

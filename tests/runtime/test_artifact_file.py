@@ -11,7 +11,7 @@ from conftest import METADATA
 
 from qcomp.errors import QcompError
 from qcomp.runtime.artifact import FOOTER_BYTES, TensorInfo, read_trailer, write_trailer
-from qcomp.runtime.features import machine
+from qcomp.runtime.features import cpu_features, machine
 from qcomp.runtime.loader import load
 
 
@@ -133,6 +133,13 @@ def test_missing_cpu_features_are_named(variant: Callable[..., Path]) -> None:
     path = variant(isa=["sse2", "warp_drive", "avx1024"] if machine() == "x86_64" else ["warp_drive", "avx1024"])
     with pytest.raises(QcompError, match="lacks: warp_drive, avx1024;"):
         load(path)
+
+
+@pytest.mark.skipif("amx_tile" in cpu_features(), reason="this machine has AMX")
+def test_amx_needs_the_permission_of_the_system(variant: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcomp.runtime.loader.cpu_features", lambda: frozenset({"amx_tile"}))
+    with pytest.raises(QcompError, match="the system refuses the AMX registers"):
+        load(variant(isa=["amx_tile"]))
 
 
 def test_code_and_metadata_must_agree(variant: Callable[..., Path]) -> None:

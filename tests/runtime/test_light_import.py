@@ -70,7 +70,8 @@ def test_a_bare_machine_runs_a_copied_artifact(artifact: Path, deployed: Path, f
 
 def test_importing_qcomp_brings_in_nothing_but_its_errors() -> None:
     program = "import sys; before = set(sys.modules); import qcomp; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    root = Path(qcomp.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     brought = set(done.stdout.split()) - set(sys.builtin_module_names)
     assert {name for name in brought if name.startswith("qcomp")} == {"qcomp", "qcomp.errors"}
     assert "numpy" not in brought
