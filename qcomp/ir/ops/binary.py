@@ -64,7 +64,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     quotient = np.floor_divide(a, safe)
     # floor_divide rounds down: one more where the signs differ and there is a remainder
     inexact = (quotient * safe != a) & ((a < 0) != (safe < 0))
-    return np.where(b == 0, b.dtype.type(0), quotient + inexact.astype(a.dtype))
+    return np.asarray(np.where(b == 0, b.dtype.type(0), quotient + inexact.astype(a.dtype)))
 
 
 def _modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind == "f":
         return np.asarray(np.fmod(a, b))
     safe = np.where(b == 0, b.dtype.type(1), b)
-    return np.where(b == 0, b.dtype.type(0), np.mod(a, safe))
+    return np.asarray(np.where(b == 0, b.dtype.type(0), np.mod(a, safe)))
 
 
 def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -85,14 +85,19 @@ def _f(value: float) -> np.float32:
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
+def _integer_bound(bound: float, inward: Callable[[float], float], info: np.iinfo[Any]) -> int:
+    """The integer of a type nearest to a real clamp bound, on its inner side."""
+    if bound <= info.min:
+        return int(info.min)
+    return int(info.max) if bound >= info.max else int(inward(bound))
+
+
 def _clip(call: Call, x: np.ndarray) -> np.ndarray:
     lo, hi = call.float("lo"), call.float("hi")
     if x.dtype.kind in "iu":
         info = np.iinfo(x.dtype)
-        low, high = max(lo, float(info.min)), min(hi, float(info.max))
-        least = info.min if low <= info.min else int(np.ceil(low))
-        most = info.max if high >= info.max else int(np.floor(high))
-        return np.clip(x, x.dtype.type(least), x.dtype.type(most))
+        least, most = (_integer_bound(b, r, info) for b, r in ((lo, np.ceil), (hi, np.floor)))
+        return np.asarray(np.clip(x, x.dtype.type(least), x.dtype.type(most)))
     return less(greater(x, x.dtype.type(lo)), x.dtype.type(hi))
 
 
@@ -255,7 +260,7 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 def _hard_swish(x: np.ndarray) -> np.ndarray:
-    return x * _hard_sigmoid(x, 1 / 6, 0.5)
+    return np.asarray(x * _hard_sigmoid(x, 1 / 6, 0.5))
 
 
 ALPHA_ONE = {"alpha": Attr("float", 1.0)}
