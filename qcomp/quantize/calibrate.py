@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,16 +20,16 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class SampleSet(Protocol):
-    """A number of samples, each one dictionary from input name to array (see qcomp.quantize.samples)."""
+    """A known number of samples, each a dictionary from input name to array: Samples, or a plain list of them."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Any: ...
+    def __iter__(self) -> Iterator[Arrays]: ...
 
 
 def calibrate(
     model: onnx.ModelProto,
-    samples: SampleSet | Sequence[Arrays],
+    samples: SampleSet,
     tensors: Sequence[str],
     method: str | Method = "minmax",
     progress: Callable[[int, int], None] | None = None,
@@ -57,7 +57,7 @@ def calibrate(
     computed = [name for name in names if name not in constants and name not in inputs]
     run = _runner(model, computed, threads) if computed else None
     done = 0
-    for sample in _each(samples):
+    for sample in samples:
         if done == total:
             break
         quarter = QUARTERS * done // total
@@ -76,10 +76,6 @@ def calibrate(
     if done < total:
         raise QcompError(f"the calibration set announced {total} samples and gave {done}")
     return Calibration(total, chosen, inputs, observers)
-
-
-def _each(samples: SampleSet | Sequence[Arrays]) -> Iterable[Arrays]:
-    return iter(samples)
 
 
 def _runner(

@@ -14,8 +14,9 @@ from qcomp.quantize.minmax import Extremes
 from qcomp.quantize.observers import QUARTERS, Observer
 
 FEW_SAMPLES = 32
-# Share of an input's values at its very end from which on it looks clipped.
+# Share (and number) of an input's values at its very end from which on it looks clipped.
 SATURATED_SHARE = 0.05
+SATURATED_LEAST = 16
 # Growth of a range in the last quarter, as a share of its width, from which on it has not settled.
 MOVING_SHARE = 0.05
 
@@ -94,7 +95,7 @@ def _saturated(name: str, extremes: Extremes) -> list[Finding]:
         return []
     high, low = extremes.at_hi / extremes.count, extremes.at_lo / extremes.count
     # Black borders and backgrounds are common: many values at the low end mean little by themselves.
-    if high < SATURATED_SHARE:
+    if high < SATURATED_SHARE or extremes.at_hi < SATURATED_LEAST:
         return []
     return [
         Finding(

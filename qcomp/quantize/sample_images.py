@@ -26,7 +26,7 @@ class ImageOptions:
     """How a pixel becomes an input value: (pixel − mean) / std, pixels being 0 to 255, one number or one a channel.
 
     `size`: (height, width) where the model leaves it open.  `resize`: "crop" takes the middle (87.5 %) of
-    the image in the proportions of size, "stretch" takes all of it and gives up its proportions.  `order`: of the channels.
+    the image in the proportions of size, "stretch" takes all of it and gives up its proportions.
     """
 
     mean: tuple[float, ...] = (0.0,)
