@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qcomp.codegen.c.x86.code import Code, Helper, float_literal, merge_helpers, render
+from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.packing import needs_guard, pack_tile, run_weights, stored_bias
+from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
 
 
-def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[Helper, ...]:
+def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
     name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}"
     text = render(
@@ -25,10 +27,10 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[Helper, ...]:
         mr=mr,
         nv=nv,
         ctype=epilogue.ctype,
-        epilogue=epilogue_text(mr, nv, epilogue, "(w + %d)" % (64 * nv)),
+        epilogue=epilogue_text(mr, nv, epilogue, f"(w + {64 * nv})"),
         tiles_note="Products of runs of bytes with packed weights",
     )
-    return (*epilogue.helpers, Helper(name, text))
+    return (*epilogue.helpers, CFunction(name, text))
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def conv_code(
     requantization: Requantization,
     features: frozenset[str],
     symbol: str,
-) -> Code:
+) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) for AVX512-VNNI.
 
     weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
@@ -146,7 +148,7 @@ def conv_code(
             tiles.setdefault((nv, stop - start < 16 * nv), []).append(tile)
             start = stop
 
-    helpers: tuple[Helper, ...] = epilogue.helpers
+    helpers: tuple[CFunction, ...] = epilogue.helpers
     bands: list[_Band] = []
     cycles = 0.0
     for (nv, masked), band in tiles.items():
@@ -195,7 +197,7 @@ def conv_code(
     constants = (blob,) if not epilogue.table else (blob, np.array(requantization.table, np.uint8))
     rows_used = "+".join(str(rows) for rows, _ in cover_line(lines.length, widths[0], len(runs), dwords).steps)
     kernel = f"vnni {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{16 * widths[0]}"
-    return Code(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
+    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
 
 
 def clamp_values(requantization: Requantization) -> dict[str, object]:
@@ -210,5 +212,3 @@ def _runs(shape: ConvShape, per_tap: bool) -> list[int]:
     origin = -shape.pads[0] * shape.x.row_stride - shape.pads[1] * shape.x.channels
     columns = range(shape.kernel[1]) if per_tap else range(1)
     return [origin + i * row + j * column for i in range(shape.kernel[0]) for j in columns]
-
-

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcomp.codegen.c.x86.code import Code, Helper, merge_helpers, render
+from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group
 from qcomp.codegen.c.x86.packing import as_bytes, needs_guard, padded, stored_bias, tile_order
+from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
@@ -105,16 +106,14 @@ def _row_groups(rows: int, segments: int) -> tuple[_RowGroup, ...]:
     return tuple(groups)
 
 
-def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Epilogue) -> tuple[Helper, ...]:
+def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     """The kernel of one output row with rotating accumulators; columns/stride at most MAX_ROTATING."""
     slots = -(-columns // stride)
     groups = _row_groups(rows, segments)
 
     def column(j: int) -> _Column:
         uses = tuple(
-            _Use((j - tap) // stride % slots, tap)
-            for tap in range(columns)
-            if (j - tap) % stride == 0 and j >= tap
+            _Use((j - tap) // stride % slots, tap) for tap in range(columns) if (j - tap) % stride == 0 and j >= tap
         )
         return _Column(groups, uses)
 
@@ -150,10 +149,10 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         index=(),
         **epilogue.template_values,
     )
-    return (*epilogue.helpers, Helper(name, text))
+    return (*epilogue.helpers, CFunction(name, text))
 
 
-def any_helper(segments: int, epilogue: Epilogue) -> tuple[Helper, ...]:
+def any_helper(segments: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     """The kernel of one output row for any kernel size, stride and dilation."""
     name = f"qc_x86_dwany_{segments}_{epilogue.suffix}"
     text = render(
@@ -165,7 +164,7 @@ def any_helper(segments: int, epilogue: Epilogue) -> tuple[Helper, ...]:
         index=(),
         **epilogue.template_values,
     )
-    return (*epilogue.helpers, Helper(name, text))
+    return (*epilogue.helpers, CFunction(name, text))
 
 
 def pack_block(weights: Int8, bias: Int32, mult: Float32, segments: int) -> UInt8:
@@ -199,7 +198,7 @@ def depthwise_code(
     requantization: Requantization,
     features: frozenset[str],
     symbol: str,
-) -> Code:
+) -> KernelCode:
     """C of a depthwise convolution with u8 output; weights: int8 [C, KH, KW, 1].
 
     Raises QcompError where bias - zp*sum(w) leaves int32."""
@@ -213,7 +212,7 @@ def depthwise_code(
         segments = 4 if tail <= 16 else 2 if tail <= 32 else 1
         blocks.append((channels - tail, segments, tail != 64 // segments))
 
-    helpers: tuple[Helper, ...] = ()
+    helpers: tuple[CFunction, ...] = ()
     bands: list[_Band] = []
     packed: list[UInt8] = []
     for i, (start, segments, masked) in enumerate(blocks):
@@ -268,4 +267,4 @@ def depthwise_code(
     if requantization.table is not None:
         constants.append(np.array(requantization.table, np.uint8))
     form = f"{kh}x{kw}s{sw}" if rotating else "any"
-    return Code(helpers, text, grid.line_blocks * grid.tile_blocks, tuple(constants), f"vnni depthwise {form}")
+    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, tuple(constants), f"vnni depthwise {form}")

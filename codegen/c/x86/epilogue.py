@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcomp.codegen.c.x86.code import Helper, plain_helper, render
+from qcomp.codegen.c.kernel import CFunction
+from qcomp.codegen.c.x86.render import plain_helper, render
 
 TYPES = plain_helper("qc_x86_rq", "types.c.j2")
 
@@ -36,13 +37,13 @@ class Epilogue:
         return {"kind": self.kind, "guard": self.guard, "masked": self.masked, "table": table}
 
     @property
-    def helpers(self) -> tuple[Helper, ...]:
+    def helpers(self) -> tuple[CFunction, ...]:
         if not self.table:
             return (TYPES,)
         return TYPES, table_helper(self.vbmi)
 
 
-def table_helper(vbmi: bool) -> Helper:
+def table_helper(vbmi: bool) -> CFunction:
     """C function that maps 64 bytes through a 256-entry table."""
     form = "vbmi" if vbmi else "bw"
     return plain_helper(f"qc_x86_table64_{form}", f"table_{form}.c.j2")

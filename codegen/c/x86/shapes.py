@@ -82,8 +82,7 @@ def required_halo(
 ) -> tuple[int, int, int, int]:
     """Pixels (top, left, bottom, right) around a `size` image that the taps of `out` windows read."""
     bottom, right = (
-        max(0, (out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - size[i])
-        for i in range(2)
+        max(0, (out[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - size[i]) for i in range(2)
     )
     return pads[0], pads[1], bottom, right
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 # Rows of a tile for each width in vectors: accumulators, weights and one broadcast fit in 32 registers.
 ROWS: dict[int, tuple[int, ...]] = {
@@ -32,7 +32,7 @@ def tile_cycles(rows: int, vectors: int, runs: int, dwords: int) -> float:
     return runs * (dwords * step + 3) + rows * vectors * 2.2 + 12
 
 
-@lru_cache(maxsize=None)
+@cache
 def cover_line(pixels: int, vectors: int, runs: int, dwords: int) -> Line:
     """Cheapest cover of `pixels` by tiles of at most a few heights."""
     cost = {rows: tile_cycles(rows, vectors, runs, dwords) for rows in ROWS[vectors]}
@@ -74,7 +74,7 @@ def _splits(vectors: int) -> Iterator[dict[int, int]]:
                     yield split
 
 
-@lru_cache(maxsize=None)
+@cache
 def split_channels(channels: int, pixels: int, runs: int, dwords: int) -> tuple[int, ...]:
     """Widths (in vectors of 16) of the channel tiles that cover `channels`, widest first."""
     vectors = -(-channels // 16)
@@ -91,6 +91,7 @@ def split_channels(channels: int, pixels: int, runs: int, dwords: int) -> tuple[
 
 def line_length(pixels: int, channels: int, runs: int, dwords: int) -> int:
     """Length of the lines into which a flat run of `pixels` is cut; it divides `pixels`."""
+
     def total(length: int) -> float:
         widths = split_channels(channels, length, runs, dwords)
         cost = sum(cover_line(length, nv, runs, dwords).cycles + 20 for nv in widths)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qcomp.codegen.c.x86.code import Code, merge_helpers
+from qcomp.codegen.c.kernel import KernelCode as Code
+from qcomp.codegen.c.x86.render import merge_helpers
 from qcomp.codegen.c.x86.shapes import Plane
 
 FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"})

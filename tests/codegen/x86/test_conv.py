@@ -75,9 +75,7 @@ def conv_shape(
     extra: tuple[int, int] = (0, 0),
 ) -> ConvShape:  # fmt: skip
     """A shape whose x has the halo it needs plus extra[0] pixels on each side, and whose y has extra[1]."""
-    out = [
-        (size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(2)
-    ]
+    out = [(size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(2)]
     y = Plane(batch, out[0], out[1], outputs, (extra[1],) * 4)
     shape = ConvShape(Plane(batch, *size, channels), y, kernel, strides, dilations, pads, groups)
     top, left, bottom, right = (p + extra[0] for p in shape.halo)
@@ -118,7 +116,9 @@ def conv_cases(draw: st.DrawFn) -> Case:
 
 
 @needs_cpu
-@settings(max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(st.lists(conv_cases(), min_size=16, max_size=16))
 def test_random_convolutions_equal_the_definition(cases: list[Case]) -> None:
     check(cases)
