@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,73 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo
 from qcomp.errors import QcompError
-from qcomp.ir import DType, Node
+from qcomp.ir import Node
 from qcomp.targets.loader import Target
 
-Halo = tuple[int, int, int, int]
-NO_HALO: Halo = (0, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """Where one operand lives; everything is known at compile time.
-
-    `dtype` is the logical type: i8 activations are stored as u8 (value + 128) when the target's
-    activation_storage is "u8".  `halo` is (top, left, bottom, right) pixels of padding around every image of a
-    rank 4 NHWC tensor, filled with `halo_fill` (a logical value) by the generated code before the producer runs.
-
-    An `external` buffer is the caller's: dense, aligned to its element only, with nothing readable past its end, and
-    i8 in it is always signed.  Only copies see external i8 when the target stores u8.
-    """
-
-    dtype: DType
-    shape: tuple[int, ...]
-    halo: Halo = NO_HALO
-    external: bool = False
-
-    def __post_init__(self) -> None:
-        if self.halo != NO_HALO and len(self.shape) != 4:
-            raise QcompError(f"a buffer of shape {self.shape} cannot have a halo: it is not NHWC")
-
-    @property
-    def row_stride(self) -> int:
-        """Elements from one image row to the next (rank 4)."""
-        _, left, _, right = self.halo
-        return (left + self.shape[2] + right) * self.shape[3]
-
-    @property
-    def image_stride(self) -> int:
-        """Elements from one image to the next (rank 4)."""
-        top, _, bottom, _ = self.halo
-        return (top + self.shape[1] + bottom) * self.row_stride
-
-    @property
-    def interior(self) -> int:
-        """Elements from the start of the buffer to its first interior element."""
-        if self.halo == NO_HALO:
-            return 0
-        return self.halo[0] * self.row_stride + self.halo[1] * self.shape[3]
-
-    @property
-    def elements(self) -> int:
-        """Elements of the whole buffer, halo included."""
-        return math.prod(self.shape) if self.halo == NO_HALO else self.shape[0] * self.image_stride
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * self.dtype.numpy.itemsize
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Elements between neighbours along each dimension, for any rank."""
-        if self.halo != NO_HALO:
-            return (self.image_stride, self.row_stride, self.shape[3], 1)
-        return tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
-
-    @property
-    def dense(self) -> bool:
-        return self.halo == NO_HALO
+__all__ = ["NO_HALO", "Buffer", "CFunction", "Halo", "Kernel", "KernelCode", "KernelRequest", "KernelTable"]
 
 
 @dataclass(frozen=True)

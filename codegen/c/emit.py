@@ -1,0 +1,275 @@
+"""Integer graph and target to C sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcomp.codegen.c.constants import Blob
+from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, KernelTable
+from qcomp.codegen.c.package import Options, SourcePackage
+from qcomp.codegen.c.render import comment, environment, identifier
+from qcomp.codegen.c.table import kernel_table
+from qcomp.codegen.c.weights import metadata_file, weight_files
+from qcomp.codegen.plan import Fill, MemoryPlan, Operand, Step, make_plan
+from qcomp.errors import QcompError
+from qcomp.ir import DType, Graph, Node, Value
+from qcomp.runtime.sources import HEADER
+from qcomp.targets import Target
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PLACEHOLDER = "QcompKernelSymbol"
+_UNIT_CHARACTERS = 80_000
+_MOST_UNITS = 8
+_ARENA_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A step with its code: which function of which unit, and where its constants are."""
+
+    step: Step
+    code: KernelCode
+    function: int
+    constants: tuple[int, ...]
+
+
+def generate(
+    graph: Graph, target: Target, options: Options | None = None, table: KernelTable | None = None
+) -> SourcePackage:
+    """C sources of a verified graph.
+
+    Raises QcompError when an op has no kernel on the target or a constant rules its kernel out.  The same graph,
+    target and options give the same bytes.
+    """
+    options = options or Options()
+    if options.prefix != identifier(options.prefix):
+        raise QcompError(f"prefix {options.prefix!r} is no C identifier", fix="use letters, digits and underscores")
+    table = table or kernel_table()
+    chosen: dict[tuple[str, str], Kernel] = {}
+
+    def kernel_of(node: Node) -> Kernel:
+        key = (node.op.name, node.name)
+        if key not in chosen:
+            chosen[key] = table.select(node, target)
+        return chosen[key]
+
+    plan = make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+    blob = Blob()
+    functions: dict[tuple[str, tuple[CFunction, ...]], int] = {}
+    built = [_build(step, kernel_of(step.node), target, blob, functions) for step in plan.steps]
+    content = blob.content()
+    metadata = _metadata(graph, target, options, plan, built, content)
+    return _package(graph, target, options, plan, built, list(functions), content, metadata)
+
+
+def _build(
+    step: Step,
+    kernel: Kernel,
+    target: Target,
+    blob: Blob,
+    functions: dict[tuple[str, tuple[CFunction, ...]], int],
+) -> _Built:
+    request = KernelRequest(
+        step.node,
+        tuple(o.buffer for o in step.inputs),
+        tuple(o.buffer for o in step.outputs),
+        target,
+        _PLACEHOLDER,
+    )
+    code = kernel.generate(request)
+    # Layers of one shape share one function: what differs between them is behind the pointers.
+    function = functions.setdefault((code.text, code.helpers), len(functions))
+    return _Built(step, code, function, tuple(blob.add(c) for c in code.constants))
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One file of kernels: indices of its functions."""
+
+    functions: tuple[int, ...]
+
+
+def _partition(sizes: list[int]) -> list[_Unit]:
+    """Functions spread over files of similar size, so that they compile in parallel."""
+    count = max(1, min(_MOST_UNITS, math.ceil(sum(sizes) / _UNIT_CHARACTERS), len(sizes)))
+    loads, members = [0] * count, [[] for _ in range(count)]  # type: ignore[var-annotated]
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += sizes[index]
+        members[lightest].append(index)
+    return [_Unit(tuple(sorted(m))) for m in members]
+
+
+def _package(
+    graph: Graph,
+    target: Target,
+    options: Options,
+    plan: MemoryPlan,
+    built: list[_Built],
+    functions: list[tuple[str, tuple[CFunction, ...]]],
+    content: bytes,
+    metadata: dict[str, Any],
+) -> SourcePackage:
+    prefix, title = options.prefix, comment(graph.name)
+    units = _partition([len(text) + sum(len(h.text) for h in helpers) for text, helpers in functions])
+    names = {f: f"{prefix}_k{f}" for f in range(len(functions))}
+    home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
+    render = environment(_TEMPLATES)
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    files: dict[str, bytes] = {}
+    common = {"prefix": prefix, "title": title, "target": target.name}
+    model = render.get_template("model.c.j2").render(
+        **common,
+        plan=plan.report(),
+        fills=any(step.fills for step in plan.steps),
+        align=_ARENA_ALIGN,
+        inputs=len(graph.inputs),
+        outputs=len(graph.outputs),
+        arena_bytes=plan.arena_bytes,
+        metadata_bytes=len(text),
+        steps=[_step_text(b, home[b.function], target) for b in built],
+    )
+    files[f"{prefix}.c"] = model.encode()
+    files[f"{prefix}_internal.h"] = (
+        render.get_template("internal.h.j2").render(prefix=prefix, units=len(units)).encode()
+    )
+    for index, unit in enumerate(units):
+        files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, functions, names)
+    weights, weights_unit = weight_files(prefix, content, options.weights)
+    files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
+    sources = [n for n in files if n.endswith(".c") and n != weights_unit]
+    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, plan)
+    if options.form == "c":
+        from qcomp.codegen.c.distribution import with_distribution
+
+        return with_distribution(package, graph, options)
+    return package
+
+
+def _unit_text(
+    render: Any,
+    common: Mapping[str, str],
+    index: int,
+    count: int,
+    unit: _Unit,
+    functions: list[tuple[str, tuple[CFunction, ...]]],
+    names: Mapping[int, str],
+) -> bytes:
+    helpers: dict[str, CFunction] = {}
+    for function in unit.functions:
+        for helper in functions[function][1]:
+            known = helpers.setdefault(helper.name, helper)
+            assert known.text == helper.text, f"two C helpers are called {helper.name}"
+    text: str = render.get_template("unit.c.j2").render(
+        **common,
+        unit=index,
+        units=count,
+        x86=any("__m" in functions[f][0] or "_mm" in functions[f][0] for f in unit.functions)
+        or any("__m" in h.text for h in helpers.values()),
+        helpers=list(helpers.values()),
+        kernels=[functions[f][0].replace(_PLACEHOLDER, names[f]).strip() for f in unit.functions],
+        symbols=[names[f] for f in unit.functions],
+    )
+    return text.encode()
+
+
+def _pointer(operand: Operand) -> str:
+    if operand.kind == "arena":
+        return f"A({operand.interior})"
+    letter = "I" if operand.kind == "input" else "O"
+    return f"{letter}({operand.index}, {operand.interior})"
+
+
+def _step_text(built: _Built, home: tuple[int, int], target: Target) -> dict[str, Any]:
+    step, (unit, slot) = built.step, home
+    operands = [_pointer(o) for o in (*step.inputs, *step.outputs)]
+    shapes = " ".join("x".join(map(str, o.buffer.shape)) or "scalar" for o in step.outputs)
+    return {
+        "comment": comment(f"{step.node.op.name} {step.node.name}: {shapes}, {built.code.kernel}"),
+        "pointers": operands + [f"W({offset})" for offset in built.constants],
+        "fills": [_fill(f, target) for f in step.fills],
+        "unit": unit,
+        "slot": slot,
+        "tasks": built.code.tasks,
+    }
+
+
+def _fill(fill: Fill, target: Target) -> dict[str, Any]:
+    buffer = fill.operand.buffer
+    if buffer.dtype is not DType.I8:
+        raise QcompError(f"a {buffer.dtype.value} buffer cannot have a halo", where=fill.operand.name)
+    (top, left, bottom, right), channels = buffer.halo, buffer.shape[3]
+    arguments = (
+        buffer.shape[0],
+        top * buffer.row_stride + left * channels,
+        buffer.shape[1],
+        buffer.shape[2] * channels,
+        (left + right) * channels,
+        bottom * buffer.row_stride + right * channels,
+        (fill.value + target.stored_offset) & 0xFF,
+    )
+    return {"offset": fill.operand.offset, "arguments": arguments}
+
+
+def _tensor(value: Value) -> dict[str, Any]:
+    quant = value.quant
+    return {
+        "name": value.name,
+        "dtype": str(value.dtype.numpy),
+        "shape": list(value.shape),
+        "quantization": None
+        if quant is None
+        else {"scale": list(quant.scale), "zero_point": list(quant.zero_point)},
+    }
+
+
+def _metadata(
+    graph: Graph, target: Target, options: Options, plan: MemoryPlan, built: list[_Built], content: bytes
+) -> dict[str, Any]:
+    digest = hashlib.sha256(content)
+    steps = []
+    for entry in built:
+        node = entry.step.node
+        digest.update(entry.code.text.encode())
+        operands = (*entry.step.inputs, *entry.step.outputs)
+        moved = sum(math.prod(o.buffer.shape) * o.buffer.dtype.numpy.itemsize for o in operands)
+        steps.append(
+            {
+                "name": node.name,
+                "op": node.op.name,
+                "kernel": entry.code.kernel,
+                "macs": int(node.op.macs(node.call)),
+                "shape": list(entry.step.outputs[0].buffer.shape),
+                "bytes_moved": moved + sum(int(np.asarray(c).nbytes) for c in entry.code.constants),
+                "precision": _precision(node),
+            }
+        )
+    return {
+        "format": 1,
+        "qcomp": options.version,
+        "model": graph.name,
+        "target": target.name,
+        "isa": sorted(target.features),
+        "inputs": [_tensor(v) for v in graph.inputs],
+        "outputs": [_tensor(v) for v in graph.outputs],
+        "arena_bytes": plan.arena_bytes,
+        "arena_lower_bound": plan.lower_bound,
+        "weights_bytes": len(content),
+        "steps": steps,
+        "islands": [dict(island) for island in options.islands],
+        "hash": digest.hexdigest(),
+    }
+
+
+def _precision(node: Node) -> str:
+    """The element type that a node computes in: that of its widest operand or result that is not constant."""
+    types = [v.dtype for v in node.inputs if v is not None and not v.is_constant] + [v.dtype for v in node.outputs]
+    return max(types, key=lambda t: (t.is_float, t.bits)).value

@@ -1,0 +1,68 @@
+"""Elementwise kernels: a row names the op and how one result element follows from the operands' elements."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable.code import Operands, Source
+from qcomp.codegen.c.portable.nest import broadcast_strides, nest
+from qcomp.ir import Node
+
+
+@dataclass
+class Walk:
+    """What a row builds: operands to walk (name, source, strides), C lines that set @y, helpers, cost."""
+
+    operands: Operands
+    walked: list[tuple[str, Source, tuple[int, ...]]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    prologue: list[str] = field(default_factory=list)
+    helpers: list[CFunction] = field(default_factory=list)
+    work: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        return len(self.operands.request.outputs[0].shape)
+
+    def read(self, index: int, name: str) -> Source:
+        """Walks operand `index` with numpy broadcasting, under a name for the lines."""
+        source = self.operands.source(index)
+        self.walked.append((name, source, broadcast_strides(source, self.rank)))
+        return source
+
+
+class Elementwise(Kernel):
+    """Base of kernels that compute every result element from operand elements at the same (broadcast) position."""
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        shape, dtype = node.output.shape, node.output.dtype
+        values = [node.input(i) for i in activations(node)]
+        return tuple(p for p, v in enumerate(values) if v.shape == shape and v.dtype is dtype)
+
+    @abstractmethod
+    def build(self, node: Node, walk: Walk) -> None:
+        """Fills in the walk."""
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        walk = Walk(Operands(request))
+        self.build(request.node, walk)
+        result = walk.operands.result()
+        rows: Sequence[tuple[str, Source, bool]] = [
+            *((name, source, False) for name, source, _ in walk.walked),
+            ("y", result, True),
+        ]
+        text, tasks = nest(
+            request.symbol,
+            result.shape,
+            rows,
+            [*(strides for _, _, strides in walk.walked), result.strides],
+            walk.lines,
+            prologue=walk.prologue,
+            work=walk.work,
+        )
+        return KernelCode(
+            tuple(walk.helpers), text, tasks, tuple(walk.operands.constants), f"portable_{self.name}"
+        )

@@ -1,0 +1,166 @@
+"""Elementwise kernels on quantized tensors: quantize, dequantize, qadd, qmul, table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcomp.codegen.c.kernel import Kernel
+from qcomp.codegen.c.portable.code import ROUND, Source, scalar_type, stored_table
+from qcomp.codegen.c.portable.elementwise import Elementwise, Walk
+from qcomp.codegen.c.render import float_literal
+from qcomp.ir import DType, Node, Quantization
+from qcomp.targets import Target
+
+
+def _int(node: Node, name: str) -> int:
+    return node.call.int(name)
+
+
+def _along_axis(walk: Walk, name: str, array: np.ndarray, axis: int, ctype: str, dtype: DType) -> None:
+    """Walks a per-channel constant along the result's `axis`."""
+    source = Source(walk.operands.constant(array), ctype, dtype, array.shape, (1,))
+    strides = tuple(1 if dim == axis else 0 for dim in range(walk.rank))
+    walk.walked.append((name, source, strides))
+
+
+def requantize_lines(walk: Walk, node: Node, real: str, table_index: int) -> None:
+    """Lines that clamp and round the float expression `real`, add the zero point and store, through a table if any."""
+    shift = walk.operands.result().shift
+    zp, lo, hi = _int(node, "zp"), _int(node, "lo"), _int(node, "hi")
+    walk.helpers.append(ROUND)
+    rounded = f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + shift}"
+    kind = walk.operands.result().ctype
+    if walk.operands.present(table_index):
+        table = node.input(table_index).array
+        pointer = walk.operands.constant(stored_table(table, shift))
+        walk.prologue.append(f"const uint8_t* const table = (const uint8_t*){pointer};")
+        walk.lines.append(f"@y = ({kind})table[(uint8_t)({rounded})];")
+    else:
+        walk.lines.append(f"@y = ({kind})({rounded});")
+
+
+class QAdd(Elementwise):
+    name, op = "qadd", "qadd"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return _constant_table(node, 2)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        sums = []
+        for index, name in enumerate("ab"):
+            source = walk.read(index, name)
+            zero = _int(node, f"{name}_zp") + source.shift
+            mult = float_literal(node.call.float(f"{name}_mult"))
+            walk.lines.append(f"const float {name}r = (float)((int32_t)@{name} - {zero}) * {mult};")
+            sums.append(f"{name}r")
+        walk.work = 2.0
+        requantize_lines(walk, node, " + ".join(sums), 2)
+
+
+class QMul(Elementwise):
+    name, op = "qmul", "qmul"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return _constant_table(node, 2)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        factors = []
+        for index, name in enumerate("ab"):
+            source = walk.read(index, name)
+            factors.append(f"((int32_t)@{name} - {_int(node, f'{name}_zp') + source.shift})")
+        mult = float_literal(node.call.float("mult"))
+        walk.work = 2.0
+        requantize_lines(walk, node, f"(float)({' * '.join(factors)}) * {mult}", 2)
+
+
+class Table(Elementwise):
+    name, op = "table", "table"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return _constant_table(node, 1)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        walk.read(0, "x")
+        result = walk.operands.result()
+        pointer = walk.operands.constant(stored_table(node.input(1).array, result.shift))
+        walk.prologue.append(f"const uint8_t* const table = (const uint8_t*){pointer};")
+        walk.lines.append(f"@y = ({result.ctype})table[(uint8_t)@x];")
+
+
+def _constant_table(node: Node, index: int) -> bool:
+    value = node.optional(index)
+    return value is None or value.is_constant
+
+
+def quantization_lines(walk: Walk, quant: Quantization, dtype: DType, shift: int) -> str:
+    """Lines that set `q` to the quantized integer of `v`; the C expression of what is to be stored."""
+    lo, hi = dtype.limits
+    walk.helpers.append(ROUND)
+    if quant.axis is None:
+        scale, zero = float_literal(quant.scale[0]), str(quant.zero_point[0])
+    else:
+        _along_axis(walk, "s", np.asarray(quant.scale, np.float32), quant.axis, "float", DType.F32)
+        _along_axis(walk, "z", np.asarray(quant.zero_point, np.int32), quant.axis, "int32_t", DType.I32)
+        scale, zero = "@s", "@z"
+    walk.lines.append(f"const float r = v / {scale};")
+    walk.lines.append(
+        f"const int32_t q = q_round(r == r ? r : 0.0f, (float)({lo} - {zero}), (float)({hi} - {zero})) + {zero};"
+    )
+    return f"q + {shift}" if shift else "q"
+
+
+class Quantize(Elementwise):
+    name, op = "quantize", "quantize"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return node.output.dtype in (DType.I8, DType.U8, DType.I16, DType.U16)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        walk.read(0, "x")
+        result = walk.operands.result()
+        walk.lines.append("const float v = @x;")
+        stored = quantization_lines(walk, node.call.quant("quant"), node.output.dtype, result.shift)
+        walk.lines.append(f"@y = ({result.ctype})({stored});")
+        walk.work = 2.0
+
+
+class FakeQuant(Elementwise):
+    name, op = "fake_quant", "fake_quant"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return node.call.dtype("dtype") in (DType.I8, DType.U8, DType.I16, DType.U16)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        quant = node.call.quant("quant")
+        walk.read(0, "x")
+        walk.lines.append("const float v = @x;")
+        quantization_lines(walk, quant, node.call.dtype("dtype"), 0)
+        zero, scale = ("@z", "@s") if quant.axis is not None else (str(quant.zero_point[0]), None)
+        scale = scale or float_literal(quant.scale[0])
+        walk.lines.append(f"@y = (float)(q - {zero}) * {scale};")
+        walk.work = 2.0
+
+
+class Dequantize(Elementwise):
+    name, op = "dequantize", "dequantize"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return node.input(0).dtype in (DType.I8, DType.U8, DType.I16, DType.U16, DType.I32)
+
+    def build(self, node: Node, walk: Walk) -> None:
+        quant = node.input(0).quant
+        assert quant is not None
+        source = walk.read(0, "x")
+        # int32 minus its zero point may need one bit more; the interpreter subtracts in int64.
+        wide = scalar_type(DType.I64 if source.dtype is DType.I32 else DType.I32, node)
+        if quant.axis is None:
+            scale, zero = float_literal(quant.scale[0]), str(quant.zero_point[0] + source.shift)
+        else:
+            _along_axis(walk, "s", np.asarray(quant.scale, np.float32), quant.axis, "float", DType.F32)
+            zeros = np.asarray(quant.zero_point, np.int32) + np.int32(source.shift)
+            _along_axis(walk, "z", zeros, quant.axis, "int32_t", DType.I32)
+            scale, zero = "@s", "@z"
+        walk.lines.append(f"@y = (float)(({wide})@x - {zero}) * {scale};")
+
+
+QUANTIZED: tuple[Kernel, ...] = (QAdd(), QMul(), Table(), Quantize(), FakeQuant(), Dequantize())

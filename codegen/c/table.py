@@ -1,0 +1,18 @@
+"""The kernel table of the C back end: kernels for an instruction set first, portable ones behind them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from qcomp.codegen.c.kernel import KernelTable
+from qcomp.codegen.c.portable import PORTABLE
+
+
+@lru_cache(maxsize=None)
+def kernel_table(*, portable_only: bool = False) -> KernelTable:
+    """All kernels in order of preference; the first that fits a node and target is taken."""
+    return KernelTable(PORTABLE if portable_only else (*_specialised(), *PORTABLE))
+
+
+def _specialised() -> tuple:  # type: ignore[type-arg]
+    return ()

@@ -1,0 +1,174 @@
+"""Alias classes: which values share memory whatever the order of execution (views, pieces of a concat or split)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo, union_halo
+from qcomp.codegen.plan.legalize import Legalized
+from qcomp.codegen.plan.requirements import VIEW_OPS, KernelOf, activation_values, wanted_halo
+from qcomp.ir import Graph, Node, Value
+
+ALIGN = 64
+
+
+@dataclass
+class Storage:
+    """One piece of memory and the values in it, each at its byte offset."""
+
+    name: str
+    members: dict[Value, int] = field(default_factory=dict)
+    halo: Halo = NO_HALO
+    fill: int = 0
+    external: bool = False
+    bytes: int = 0
+
+    def can_join(self, value: Value, halo: Halo, fill: int) -> bool:
+        """Whether `value` may become another name for this memory."""
+        joint = union_halo(self.halo, halo)
+        if joint == NO_HALO:
+            return True
+        if self.external or any(v.shape != value.shape for v in self.members):
+            return False
+        return NO_HALO in (self.halo, halo) or self.fill == fill
+
+
+class Storages:
+    """The alias class of every computed value of a legalized graph."""
+
+    def __init__(self, legal: Legalized, kernel_of: KernelOf) -> None:
+        self.graph: Graph = legal.graph
+        self._of: dict[Value, Storage] = {}
+        self._kernel_of = kernel_of
+        self.views: set[Node] = set()
+        for value in self.graph.inputs:
+            self._create(value, external=True)
+        for node in self.graph.nodes:
+            if node.op.name in VIEW_OPS and node.name not in legal.copies and self._view(node):
+                self.views.add(node)
+            elif (node.op.name == "concat" and self._gather(node)) or (
+                node.op.name in ("split", "slice") and self._scatter(node)
+            ):
+                self.views.add(node)
+            else:
+                for value in node.outputs:
+                    self._create(value)
+        for value in self.graph.outputs:
+            self._of[value].external = True
+
+    def of(self, value: Value) -> Storage:
+        return self._of[value]
+
+    @property
+    def all(self) -> tuple[Storage, ...]:
+        return tuple({id(s): s for s in self._of.values()}.values())
+
+    def offset(self, value: Value) -> int:
+        return self._of[value].members[value]
+
+    def buffer(self, value: Value) -> Buffer:
+        storage = self._of[value]
+        return Buffer(value.dtype, value.shape, storage.halo, storage.external)
+
+    def _wish(self, value: Value) -> tuple[Halo, int]:
+        halo, fill = NO_HALO, 0
+        for _, wish, wanted in wanted_halo(self.graph, value, self._kernel_of):
+            halo, fill = union_halo(halo, wish), wanted
+        return halo, fill
+
+    def _create(self, value: Value, *, external: bool = False) -> Storage:
+        halo, fill = self._wish(value)
+        assert not (external and halo != NO_HALO), value
+        storage = Storage(value.name, {value: 0}, halo, fill, external)
+        storage.bytes = Buffer(value.dtype, value.shape, halo).bytes
+        self._of[value] = storage
+        return storage
+
+    def _view(self, node: Node) -> bool:
+        operands = activation_values(node)
+        if not operands:
+            return False
+        storage, value = self._of[operands[0]], node.output
+        halo, fill = self._wish(value)
+        if not storage.can_join(value, halo, fill):
+            return False
+        if halo != NO_HALO:
+            storage.fill = fill
+        storage.halo = union_halo(storage.halo, halo)
+        storage.members[value] = storage.members[operands[0]]
+        storage.bytes = max(storage.bytes, Buffer(value.dtype, value.shape, storage.halo).bytes)
+        self._of[value] = storage
+        return True
+
+    def _outermost(self, shape: tuple[int, ...], axis: int) -> bool:
+        return all(d == 1 for d in shape[:axis])
+
+    def _gather(self, node: Node) -> bool:
+        """Concat whose pieces lie one after the other: their producers write into the result."""
+        axis = node.attrs["axis"]
+        assert isinstance(axis, int)
+        result, pieces = node.output, activation_values(node)
+        if not self._outermost(result.shape, axis) or len(set(pieces)) != len(node.inputs):
+            return False
+        if self._wish(result)[0] != NO_HALO or self.graph.is_output(result):
+            return False
+        parts = [self._of[v] for v in pieces]
+        distinct = len({id(s) for s in parts}) == len(parts)
+        if not distinct or any(s.external or s.halo != NO_HALO or len(s.members) != 1 for s in parts):
+            return False
+        if any(v.type.bytes % ALIGN or self.graph.is_output(v) for v in pieces):
+            return False
+        whole = self._create(result)
+        offset = 0
+        for piece in pieces:
+            whole.members[piece] = offset
+            self._of[piece] = whole
+            offset += piece.type.bytes
+        return True
+
+    def _scatter(self, node: Node) -> bool:
+        """Split or slice into contiguous pieces: each result is a view of the operand."""
+        operands = activation_values(node)
+        if not operands:
+            return False
+        source = operands[0]
+        storage = self._of[source]
+        starts = _piece_starts(node, source)
+        if starts is None or storage.external or storage.halo != NO_HALO:
+            return False
+        size = source.dtype.numpy.itemsize
+        for value, start in zip(node.outputs, starts, strict=True):
+            if self.graph.is_output(value) or (start * size) % ALIGN or self._wish(value)[0] != NO_HALO:
+                return False
+        for value, start in zip(node.outputs, starts, strict=True):
+            storage.members[value] = storage.members[source] + start * size
+            self._of[value] = storage
+        return True
+
+
+def _piece_starts(node: Node, source: Value) -> list[int] | None:
+    """Element offset of each result in the operand, or None when a result is not contiguous there."""
+    attrs: Mapping[str, object] = node.attrs
+    inner = 1
+    if node.op.name == "split":
+        axis, sizes = attrs["axis"], attrs["sizes"]
+        assert isinstance(axis, int) and isinstance(sizes, tuple)
+        if any(d != 1 for d in source.shape[:axis]):
+            return None
+        for extent in source.shape[axis + 1 :]:
+            inner *= extent
+        return [sum(sizes[:i]) * inner for i in range(len(sizes))]
+    starts, steps = attrs["starts"], attrs["steps"]
+    assert isinstance(starts, tuple) and isinstance(steps, tuple)
+    shape = node.output.shape
+    if any(step != 1 and size > 1 for step, size in zip(steps, shape, strict=True)):
+        return None
+    offset, partial = 0, False
+    for start, size, extent in zip(reversed(starts), reversed(shape), reversed(source.shape), strict=True):
+        if partial and size != 1:
+            return None
+        partial = partial or size != extent
+        offset += start * inner
+        inner *= extent
+    return [offset]

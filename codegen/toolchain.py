@@ -1,0 +1,136 @@
+"""Compilers: from a source package to one shared library."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcomp.codegen.c.package import SourcePackage
+from qcomp.errors import QcompError
+from qcomp.runtime.artifact import write_trailer
+from qcomp.runtime.sources import INCLUDE_DIR, SOURCES
+from qcomp.targets import Target
+
+#: What every generated file is compiled with.  No flag here may change a result: see the numeric contract.
+NUMERIC_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_KERNEL_FLAGS = (
+    "-std=c11", "-O3", *NUMERIC_FLAGS, "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-g0",
+    "-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-Wall", "-Werror=implicit-function-declaration",
+)  # fmt: skip
+_RUNTIME_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-fno-stack-protector")
+_LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s")
+_PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C compiler: the command that starts it, and its kind ("zig", "gcc", "clang") as targets name it."""
+
+    command: tuple[str, ...]
+    kind: str
+
+    def flags(self, target: Target, *, link: bool = False) -> tuple[str, ...]:
+        """Flags for the target's machine.  zig links without CPU flags: it would build its own runtime for them."""
+        machine = target.compiler_flags(self.kind)
+        if self.kind != "zig":
+            return machine
+        triple = ("-target", target.triple) if target.triple else ()
+        return triple if link else (*triple, *machine)
+
+
+def find_compiler(cc: str | None = None) -> Compiler:
+    """The compiler that `cc` names: None for the ziglang package, "gcc", "clang" or a path to one of them.
+
+    Raises QcompError when it is not there.
+    """
+    if cc in (None, "zig"):
+        if importlib.util.find_spec("ziglang") is None:
+            raise QcompError("no C compiler: the package ziglang is not installed", fix="pip install ziglang, or give --cc")
+        return Compiler((sys.executable, "-m", "ziglang", "cc"), "zig")
+    assert cc is not None
+    path = shutil.which(cc)
+    if path is None:
+        raise QcompError(f"C compiler {cc!r} is not there", fix="give --cc the path of gcc or clang, or leave it out")
+    kind = "clang" if "clang" in Path(path).name or "clang" in _run([path, "--version"], Path(".")) else "gcc"
+    return Compiler((path,), kind)
+
+
+def build_library(package: SourcePackage, out: Path, cc: str | None = None) -> Path:
+    """Compiles and links the package and writes the artifact to `out`, which is replaced in one step.
+
+    Raises QcompError with the compiler's first error, or when `out` cannot be written; no partial file stays.
+    """
+    compiler = find_compiler(cc)
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise QcompError(f"folder {str(out.parent)!r} does not exist", where=str(out))
+    with tempfile.TemporaryDirectory(prefix="qcomp-") as name:
+        folder = Path(name)
+        package.write(folder)
+        library = link_library(package, folder, compiler)
+        replace_file(out, write_trailer(library, package.metadata))
+    return out
+
+
+def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
+    """Compiles the sources that lie in `folder` there; the shared library, without trailer."""
+    for source in SOURCES:
+        shutil.copyfile(source, folder / source.name)
+    jobs = [(unit, _KERNEL_FLAGS) for unit in package.units]
+    jobs += [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
+    # Files that take longest first.
+    jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
+    with ThreadPoolExecutor(_PROCESSES) as executor:
+        objects = list(executor.map(lambda job: _compile(compiler, package.target, folder, *job), jobs))
+    ordered = [name for _, name in sorted(zip((j[0] for j in jobs), objects, strict=True))]
+    command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
+    _run([*command, "-o", "model.so", "-lpthread"], folder)
+    return folder / "model.so"
+
+
+def _compile(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:
+    output = f"{Path(unit).stem}.o"
+    machine = compiler.flags(target)
+    if not unit.endswith(".c"):
+        flags = ("-g0",)
+    _run([*compiler.command, *machine, *flags, "-I.", "-c", unit, "-o", output], folder)
+    return output
+
+
+def _run(command: Sequence[str], folder: Path) -> str:
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise QcompError(f"cannot start the C compiler: {error}", where=command[0]) from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
+        message = lines[0].strip() if lines else f"exit status {done.returncode}"
+        raise QcompError(f"the C compiler failed: {message}", where=Path(command[0]).name)
+    return done.stdout
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes the file in one step: complete, or as it was before."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o777 & ~mask)
+        os.replace(name, path)
+    except OSError as error:
+        os.unlink(name)
+        raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None
