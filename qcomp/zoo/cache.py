@@ -37,7 +37,7 @@ def progress(message: str) -> None:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A private folder inside the cache (same file system, so a rename out of it is atomic), removed after."""
+    """A private folder inside the cache (same file system: a rename out of it is atomic), removed after."""
     folder = Path(tempfile.mkdtemp(prefix=".work-", dir=root()))
     try:
         yield folder

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Metric = Callable[[Array], dict[str, float]]
+Answers = Callable[[Array], list[str]]
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,29 @@ class Case:
     labels: Any
     """What ``metric`` compares with: class indices, sets of them, texts or boxes, one for each sample."""
     metric: Metric
+    answers: Answers
+    """What a person reads off the outputs (stacked as for ``metric``, any number of samples): a text each."""
     reference: dict[str, float]
-    """Figures of the float32 model and of its peers, as measured when the case was made; see docs/models.md."""
+    """Figures of the float32 model and of its peers, measured when the case was made (docs/models.md)."""
     notes: list[str] = field(default_factory=list)
     """What a reader of a figure has to know: where the data is from, what is missing on this machine."""
+
+
+def best_class(names: Callable[[], list[str]]) -> Answers:
+    """Name of the largest output of each sample; ``names`` is called when the first answer is asked for."""
+
+    def answers(outputs: Array) -> list[str]:
+        classes = names()
+        return [classes[index] for index in np.argmax(np.reshape(outputs, (len(outputs), -1)), axis=1)]
+
+    return answers
 
 
 def accuracy(labels: Array) -> Metric:
     """Share of samples whose largest output stands at the label; ``labels`` int64 [n]."""
 
     def metric(outputs: Array) -> dict[str, float]:
-        return {"top1": float(np.mean(_argmax(outputs, len(labels)) == labels))}
+        answers = np.argmax(np.reshape(outputs, (len(labels), -1)), axis=1)
+        return {"top1": float(np.mean(answers == labels))}
 
     return metric
-
-
-def _argmax(outputs: Array, samples: int) -> Array:
-    return np.argmax(np.reshape(outputs, (samples, -1)), axis=1)

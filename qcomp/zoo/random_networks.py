@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qcomp.zoo import cache
-from qcomp.zoo.case import Array, Case, Metric
+from qcomp.zoo.case import Array, Case, Metric, best_class
 from qcomp.zoo.onnxruntime_float import run
 
 INPUT = "input"
 SIDE, CLASSES = 224, 1000
 OPSET = 17
 EPSILON = 1e-5
+# A small gain at the end of every residual branch keeps the sum of many branches from growing.
+BRANCH_GAIN = 0.3
 TEST_PICTURES, CALIBRATION_PICTURES, STATISTICS_PICTURES = 64, 32, 16
 
 # MobileNetV2, table 2 (arXiv:1801.04381): expansion, channels, repeats, first stride.
@@ -53,18 +57,24 @@ class Network:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def constant(self, array: Array) -> str:
+    def constant(self, array: npt.ArrayLike) -> str:
         name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(array, name))
+        self._constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"{op.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
     def conv(
-        self, x: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1, groups: int = 1, gain: float = 1.0
+        self,
+        x: str,
+        channels: tuple[int, int],
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        gain: float = 1.0,
     ) -> str:
         """Convolution without bias and its batch normalization; ``channels`` are (in, out)."""
         fan_in = channels[0] // groups * kernel * kernel
@@ -83,7 +93,7 @@ class Network:
         return self._normalize(x, channels[1], gain)
 
     def relu6(self, x: str) -> str:
-        return self.node("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))  # type: ignore[arg-type]
+        return self.node("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
 
     def classify(self, x: str, features: int) -> str:
         """Global average, centred on its own mean over the pictures, then a linear layer."""
@@ -116,7 +126,9 @@ class Network:
             return self.node("BatchNormalization", x, *parameters, epsilon=EPSILON)
         mean_name = self.node("ReduceMean", x, axes=[0, 2, 3], keepdims=1)
         centred = self.node("Sub", x, mean_name)
-        variance_name = self.node("ReduceMean", self.node("Mul", centred, centred), axes=[0, 2, 3], keepdims=1)
+        variance_name = self.node(
+            "ReduceMean", self.node("Mul", centred, centred), axes=[0, 2, 3], keepdims=1
+        )
         shape = [1, channels, 1, 1]
         self._measured += [(mean_name, shape), (variance_name, shape)]
         floor = self.constant(np.full((1, 1, 1, 1), EPSILON, np.float32))
@@ -135,8 +147,9 @@ def mobilenet_v2(net: Network) -> str:
             inner = channels * expansion
             y = net.relu6(net.conv(x, (channels, inner))) if expansion > 1 else x
             y = net.relu6(net.conv(y, (inner, inner), 3, stride=stride, groups=inner))
-            y = net.conv(y, (inner, width))
-            x = net.node("Add", x, y) if stride == 1 and channels == width else y
+            residual = stride == 1 and channels == width
+            y = net.conv(y, (inner, width), gain=BRANCH_GAIN if residual else 1.0)
+            x = net.node("Add", x, y) if residual else y
             channels = width
     return net.classify(net.relu6(net.conv(x, (channels, 1280))), 1280)
 
@@ -151,8 +164,7 @@ def resnet50(net: Network) -> str:
             stride = first_stride if repeat == 0 else 1
             y = net.node("Relu", net.conv(x, (channels, width)))
             y = net.node("Relu", net.conv(y, (width, width), 3, stride=stride))
-            # A small last gain keeps the sum of sixteen branches from growing.
-            y = net.conv(y, (width, 4 * width), gain=0.3)
+            y = net.conv(y, (width, 4 * width), gain=BRANCH_GAIN)
             shortcut = net.conv(x, (channels, 4 * width), stride=stride) if repeat == 0 else x
             x = net.node("Relu", net.node("Add", y, shortcut))
             channels = 4 * width
@@ -170,19 +182,21 @@ def resnet50_case() -> Case:
 
 
 def pictures(count: int, seed: int) -> Array:
-    """float32 [count, 3, 224, 224] with the spectrum of photographs (amplitude falls as 1/frequency).
+    """float32 [count, 3, 224, 224] with the spectrum of photographs: amplitude falls as a power of frequency.
 
-    Mean 0 and deviation 1 over a picture's pixels, channels correlated: like normalized photos.
+    As photos do, they differ in sharpness (the power), contrast and colour; channels are correlated, and
+    values are those of photos normalized to mean 0 and deviation 1.
     """
     random = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None, :])
-    amplitude = 1 / np.maximum(frequency, 1 / SIDE) ** 1.2
+    frequency = np.maximum(np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None, :]), 1 / SIDE)
     colours = np.array([[1, 0.3, 0.1], [1, 0, -0.2], [1, -0.3, 0.1]])
     out = np.empty((count, 3, SIDE, SIDE), np.float32)
     for picture in out:
         noise = np.fft.rfft2(random.standard_normal((3, SIDE, SIDE)))
-        planes = np.tensordot(colours, np.fft.irfft2(noise * amplitude, s=(SIDE, SIDE)), axes=1)
-        picture[:] = (planes - planes.mean()) / planes.std()
+        planes = np.fft.irfft2(noise / frequency ** random.uniform(0.6, 2.0), s=(SIDE, SIDE))
+        planes = np.tensordot(colours, planes, axes=1)
+        contrast, tint = random.uniform(0.3, 1.2), random.normal(0, 0.5, (3, 1, 1))
+        picture[:] = (planes - planes.mean()) / planes.std() * contrast + tint
     return np.clip(out, -2.5, 2.5)
 
 
@@ -198,6 +212,7 @@ def _case(name: str, build: Callable[[Network], str]) -> Case:
         inputs=inputs,
         labels=None,
         metric=_metric(model, inputs),
+        answers=best_class(lambda: [f"class {index}" for index in range(CLASSES)]),
         reference={"agreement": 1.0, "cosine": 1.0},
         notes=["random weights: compare with the float32 model, not with labels; pictures are 1/f noise"],
     )

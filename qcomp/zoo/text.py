@@ -1,4 +1,4 @@
-"""Rendered text with known content: words, fonts, single lines and whole pages, the same for the same seed."""
+"""Rendered text with known content: words, fonts, lines and whole pages, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ FONTS = (
 )  # fmt: skip
 
 WORDS = tuple(
-    """account address almond amber anchor apricot arrival autumn balance basket bicycle blanket bottle branch
-    bridge bright bronze button cabinet camera candle canvas carbon carpet castle cedar century channel chapter
-    cherry circle citizen climate cloud cobalt coffee collect column compass concert copper corner cotton
-    country crystal curtain customer daily damage danger decade delivery density desert diamond dinner distance
-    doctor double dragon durable eagle early eastern echo editor effort eleven empty energy engine evening
-    exact fabric factory falcon family feather fiction figure finger flight flower forest formula fossil
-    fragile freight friend frozen garden gentle giraffe glacier global golden granite gravity grocery guitar
-    habit hammer harbor harvest hazel height helmet hidden history holiday honey horizon hotel hunger icicle
-    image index industry insect island ivory jacket jasmine journal journey jungle justice kernel kettle
-    kitchen knight ladder lantern laundry leather lemon letter library light liquid lumber machine magnet maple
-    marble market meadow measure medal melody metal midnight mineral mirror modern monitor morning mountain
-    museum narrow nature needle network nickel northern notice number oatmeal object ocean office olive orange
-    orbit orchard oxygen packet palace paper parcel pencil pepper perfect piano picture pigeon pillow planet
-    plastic pocket polar powder present profit public purple puzzle quality quarter quick quiet rabbit radio
-    railway raven record region repair ribbon river rocket rubber saddle salmon sample sandal satin savings
-    scale school science season second shadow signal silver simple sketch sleeve smooth socket soldier south
-    spider spring square stable station stone storm summer sunset surface switch symbol tablet talent teacher
-    temple theory thunder ticket timber tomato total travel triangle tunnel turtle twelve uniform update urban
-    valley vanilla velvet vessel village violin vision voyage walnut water weather weekend western whisper
-    window winter wisdom wonder yellow zebra""".split()
+    """account address almond amber anchor apricot arrival autumn balance basket bicycle blanket bottle
+    branch bridge bright bronze button cabinet camera candle canvas carbon carpet castle cedar century
+    channel chapter cherry circle citizen climate cloud cobalt coffee collect column compass concert
+    copper corner cotton country crystal curtain customer daily damage danger decade delivery density
+    desert diamond dinner distance doctor double dragon durable eagle early eastern echo editor effort
+    eleven empty energy engine evening exact fabric factory falcon family feather fiction figure finger
+    flight flower forest formula fossil fragile freight friend frozen garden gentle giraffe glacier
+    global golden granite gravity grocery guitar habit hammer harbor harvest hazel height helmet hidden
+    history holiday honey horizon hotel hunger icicle image index industry insect island ivory jacket
+    jasmine journal journey jungle justice kernel kettle kitchen knight ladder lantern laundry leather
+    lemon letter library light liquid lumber machine magnet maple marble market meadow measure medal
+    melody metal midnight mineral mirror modern monitor morning mountain museum narrow nature needle
+    network nickel northern notice number oatmeal object ocean office olive orange orbit orchard oxygen
+    packet palace paper parcel pencil pepper perfect piano picture pigeon pillow planet plastic pocket
+    polar powder present profit public purple puzzle quality quarter quick quiet rabbit radio railway
+    raven record region repair ribbon river rocket rubber saddle salmon sample sandal satin savings
+    scale school science season second shadow signal silver simple sketch sleeve smooth socket soldier
+    south spider spring square stable station stone storm summer sunset surface switch symbol tablet
+    talent teacher temple theory thunder ticket timber tomato total travel triangle tunnel turtle twelve
+    uniform update urban valley vanilla velvet vessel village violin vision voyage walnut water weather
+    weekend western whisper window winter wisdom wonder yellow zebra""".split()  # noqa: SIM905 - a list of 250 literals is harder to read
 )
 
 
@@ -90,11 +91,11 @@ def line(random: np.random.Generator) -> tuple[Image.Image, str]:
 
 
 def page(random: np.random.Generator, side: int, sizes: tuple[int, int] = (16, 34)) -> Page:
-    """A square page with lines of text in one to three columns of their own sizes; no line touches another."""
+    """A square page of lines of text in different fonts and sizes, below each other; none touches another."""
     paper, ink = _paper_and_ink(random)
     image = Image.new("RGB", (side, side), paper)
     draw = ImageDraw.Draw(image)
-    boxes = []
+    boxes: list[tuple[int, int, int, int]] = []
     top = int(random.integers(20, 60))
     while True:
         face = font(FONTS[int(random.integers(len(FONTS)))], int(random.integers(sizes[0], sizes[1] + 1)))
@@ -113,9 +114,9 @@ def page(random: np.random.Generator, side: int, sizes: tuple[int, int] = (16, 3
 
 
 def degrade(image: Image.Image, random: np.random.Generator, blur: float, noise: float) -> Image.Image:
-    """Gaussian blur of a radius up to ``blur`` pixels, then noise of a deviation up to ``noise`` grey levels."""
+    """Gaussian blur of a radius up to ``blur`` pixels, noise of a deviation up to ``noise`` grey levels."""
     image = image.filter(ImageFilter.GaussianBlur(float(random.uniform(0, blur))))
-    pixels = np.asarray(image, np.float32)
+    pixels = np.asarray(image, np.float64)
     pixels = pixels + random.normal(0, random.uniform(0, noise), pixels.shape)
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
