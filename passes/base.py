@@ -77,6 +77,25 @@ class NodeRewrite(Pass):
         raise AssertionError(f"pass {self.name} does not come to an end")
 
 
+@dataclass(frozen=True)
+class PassGroup(Pass):
+    """Passes in order, again and again until a round changes nothing, at most `max_rounds` times.
+
+    `run_passes` verifies and validates after each of them, not only after the group.
+    """
+
+    max_rounds: int = 8
+
+    @abstractmethod
+    def steps(self) -> tuple[Pass, ...]:
+        """The passes of one round."""
+
+    def run(self, graph: Graph) -> Graph:
+        from qcomp.passes.manager import run_passes
+
+        return run_passes(graph, [self])
+
+
 def is_live(graph: Graph, node: Node) -> bool:
     """Whether the node is (still) part of the graph."""
     result = node.outputs[0]

@@ -97,4 +97,6 @@ def _rewritten(graph: Graph, node: Node, affine: Affine) -> bool:
 def _compact(array: np.ndarray) -> np.ndarray:
     """As float32; one number where all elements are equal."""
     rounded = float32(array)
-    return rounded.reshape(-1)[:1].reshape(()) if rounded.size and (rounded == rounded.reshape(-1)[0]).all() else rounded
+    if rounded.size and (rounded == rounded.reshape(-1)[0]).all():
+        return rounded.reshape(-1)[:1].reshape(())
+    return rounded

@@ -13,7 +13,7 @@ from qcomp.ir.graph import Graph
 from qcomp.ir.interpreter import run
 from qcomp.ir.types import TensorType
 from qcomp.ir.verify import verify as verify_graph
-from qcomp.passes.base import Pass
+from qcomp.passes.base import Pass, PassGroup
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -68,32 +68,58 @@ def run_passes(
     """The graph after all passes, in order; the caller's graph stays as it is.
 
     `verify` checks the graph before the first and after every pass, and that the pass kept inputs and outputs as
-    it says.  `check` runs the interpreter between passes.  `print_after` sees every intermediate graph, `on_pass`
-    a record of every pass.  Raises QcompError that names the pass which failed, broke the graph or changed results.
+    it says; of a group, after every member.  `check` runs the interpreter between passes.  `print_after` sees every
+    intermediate graph, `on_pass` a record of every pass.  Raises QcompError that names the pass which failed, broke
+    the graph or changed results.
     """
     graph = graph.clone()
     if verify:
         verify_graph(graph)
-    expected = check.evaluate(graph) if check is not None else []
+    runner = _Runner(verify, print_after, check, on_pass, check.evaluate(graph) if check is not None else [])
     for step in passes:
+        graph = runner.run(step, graph)
+    return graph
+
+
+@dataclass
+class _Runner:
+    verify: bool
+    print_after: Callable[[Pass, Graph], None] | None
+    check: Checker | None
+    on_pass: Callable[[PassRecord], None] | None
+    expected: list[dict[str, np.ndarray]]
+
+    def run(self, step: Pass, graph: Graph) -> Graph:
+        if not isinstance(step, PassGroup):
+            return self.run_one(step, graph)
+        for _ in range(step.max_rounds):
+            before = fingerprint(graph)
+            for member in step.steps():
+                graph = self.run(member, graph)
+            if fingerprint(graph) == before:
+                break
+        return graph
+
+    def run_one(self, step: Pass, graph: Graph) -> Graph:
         before, interface, count = fingerprint(graph), _interface(graph), len(graph)
         start = time.perf_counter()
         try:
             graph = step.run(graph)
             seconds = time.perf_counter() - start
-            if verify:
+            changed = fingerprint(graph) != before
+            if self.verify:
                 verify_graph(graph)
                 if step.keeps_interface:
                     _check_interface(interface, _interface(graph))
-            if check is not None and fingerprint(graph) != before:
-                expected = _compare(step, expected, check.evaluate(graph))
+            if self.check is not None and changed:
+                self.expected = _compare(step, self.expected, self.check.evaluate(graph))
         except QcompError as error:
             raise QcompError(str(error), where=f"pass {step.name}") from error
-        if on_pass is not None:
-            on_pass(PassRecord(step.name, fingerprint(graph) != before, count, len(graph), seconds))
-        if print_after is not None:
-            print_after(step, graph)
-    return graph
+        if self.on_pass is not None:
+            self.on_pass(PassRecord(step.name, changed, count, len(graph), seconds))
+        if self.print_after is not None:
+            self.print_after(step, graph)
+        return graph
 
 
 class _Same:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from qcomp.ir import parse_graph, print_graph
@@ -16,7 +18,8 @@ CONSTANTS = {
 def pieces(body: str) -> str:
     """A graph text of `name = op(operands) {attrs}` lines over f32[2,5] values and scalar constants."""
     lines = [line.strip() for line in body.strip().splitlines()]
-    used = [c for c in CONSTANTS if any(f"%{c}" in line.replace(")", ",").replace(",", " ").split() for line in lines)]
+    named = set(re.findall(r"%(\w+)", body))
+    used = [c for c in CONSTANTS if c in named]
     consts = [f"const %{c}: f32[] = [{CONSTANTS[c]!r}]" for c in used]
     nodes = []
     for line in lines:

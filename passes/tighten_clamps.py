@@ -1,0 +1,59 @@
+"""Drops clamps that cannot clamp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.registry import Attribute, Interval
+from qcomp.passes.base import Pass
+from qcomp.passes.range_analysis import analyze_ranges
+
+_CLAMPED = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool"})
+
+
+@dataclass(frozen=True)
+class TightenClamps(Pass):
+    """A bound (lo or hi) of an integer op that its result provably respects anyway becomes that of int8.
+
+    Code for −128 and 127 is the saturation that narrowing does, so such a bound costs nothing.
+
+    before:
+        %y: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult) {zp = -20, lo = -100, hi = 100}
+    after:
+        %y: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult) {zp = -20}
+    """
+
+    name = "tighten-clamps"
+    exact = True
+
+    def run(self, graph: Graph) -> Graph:
+        ranges = analyze_ranges(graph)
+        for node in graph.nodes:
+            if node.op.name not in _CLAMPED:
+                continue
+            low, high = _unclamped(node, ranges).span
+            for name, widest, proven in (
+                ("lo", -128, low >= node.call.int("lo")),
+                ("hi", 127, high <= node.call.int("hi")),
+            ):
+                if proven:
+                    node.attrs[name] = widest
+        return graph
+
+
+def _unclamped(node: Node, ranges: Mapping[Value, Interval]) -> Interval:
+    """Bounds of the result before its own clamp and table, cut to int8."""
+    if node.attrs.get("dtype") is not None and node.outputs[0].dtype.is_float:
+        return Interval.of(-np.inf, np.inf)
+    attrs: dict[str, Attribute] = {**node.attrs, "lo": -128, "hi": 127}
+    operands = len(node.inputs)
+    if node.op.operands[-1] == "table?" and operands == len(node.op.operands):
+        operands -= 1
+    call = node.call
+    bare = replace(call, attrs=attrs, types=call.types[:operands], constants=call.constants[:operands])
+    bounds = [None if v is None else ranges[v] for v in node.inputs[:operands]]
+    return node.op.interval(bare, *bounds)[0]
