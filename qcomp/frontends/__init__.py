@@ -1,0 +1,1 @@
+"""Model files become graphs: one package a format."""

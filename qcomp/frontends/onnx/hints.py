@@ -1,0 +1,52 @@
+"""What to do about an op that is not supported."""
+
+from __future__ import annotations
+
+import difflib
+
+from qcomp.frontends.onnx.table import MICROSOFT, supported_ops
+
+_NO_LOOP = "unroll the loop when exporting"
+_NO_RECURRENT = "recurrent layers are not supported; convolutions over time and attention are"
+_SPLIT_OFF = "leave it out of the model and do it on the output, in the calling program"
+
+_HINTS: dict[tuple[str, str], str] = {
+    ("", "Loop"): _NO_LOOP,
+    ("", "Scan"): _NO_LOOP,
+    ("", "LSTM"): _NO_RECURRENT,
+    ("", "GRU"): _NO_RECURRENT,
+    ("", "RNN"): _NO_RECURRENT,
+    ("", "NonMaxSuppression"): _SPLIT_OFF,
+    ("", "TopK"): _SPLIT_OFF,
+    ("", "NonZero"): "its output shape depends on data; " + _SPLIT_OFF,
+    ("", "Unique"): "its output shape depends on data; " + _SPLIT_OFF,
+    ("", "Compress"): "with a constant condition it is supported",
+    ("", "RoiAlign"): "use Resize of a fixed region",
+    ("", "GridSample"): "use Resize, when the grid is regular",
+    ("", "DeformConv"): "use Conv",
+    ("", "DFT"): "compute the spectrum before the model, or write it as a MatMul with a constant matrix",
+    ("", "STFT"): "compute the spectrum before the model, or write it as a Conv with constant weights",
+    ("", "MaxUnpool"): "use Resize or ConvTranspose",
+    ("", "MaxRoiPool"): "use MaxPool of a fixed region",
+    ("", "BitShift"): "multiply or divide by a power of two",
+    ("", "GatherElements"): "with constant indices it is supported, and so is Gather",
+    ("", "GatherND"): "with constant indices it is supported, and so is Gather",
+    ("", "ScatterElements"): "with constant indices it is supported",
+    ("", "ScatterND"): "with constant indices it is supported",
+    (MICROSOFT, "QAttention"): "quantize with the QDQ format and without attention fusion",
+    (MICROSOFT, "Attention"): "export without attention fusion: MatMul and Softmax are supported",
+    (MICROSOFT, "MultiHeadAttention"): "export without attention fusion: MatMul and Softmax are supported",
+    (MICROSOFT, "MatMulNBits"): "use 8-bit weights with DequantizeLinear",
+    (MICROSOFT, "EmbedLayerNormalization"): "export without fusion: Gather, Add and LayerNormalization are supported",
+}
+
+
+def hint(domain: str, op_type: str) -> str:
+    """The closest supported form of an op, or the supported ops with the most similar names."""
+    known = _HINTS.get((domain, op_type))
+    if known:
+        return known
+    if domain not in ("", "ai.onnx", MICROSOFT):
+        return f"ops of domain {domain!r} are not part of ONNX; export with standard ops"
+    near = difflib.get_close_matches(op_type, [name for _, name in supported_ops()], n=2, cutoff=0.6)
+    return f"the closest supported op is {' or '.join(near)}" if near else "rewrite it with ops that are supported"

@@ -1,0 +1,317 @@
+"""ONNX graph -> Graph: walks the nodes in order, converts each, folds what is constant."""
+
+from __future__ import annotations
+
+from collections import ChainMap, Counter
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from qcomp.errors import QcompError
+from qcomp.frontends.onnx.builder import Builder
+from qcomp.frontends.onnx.fallback import evaluate_constants, function_body
+from qcomp.frontends.onnx.hints import hint
+from qcomp.frontends.onnx.node import OnnxNode, Unsupported, describe
+from qcomp.frontends.onnx.order import in_order
+from qcomp.frontends.onnx.shapes import bind_shapes
+from qcomp.frontends.onnx.source import Model, open_model
+from qcomp.frontends.onnx.table import converter_for
+from qcomp.frontends.onnx.tensors import INTERFACE, NARROW, dense, element_name, read_tensor, static_dims
+from qcomp.ir.graph import Graph, Value
+from qcomp.ir.types import DType, TensorType
+from qcomp.ir.verify import verify
+
+
+def load_onnx(
+    source: Path | str | onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    name: str | None = None,
+) -> Graph:
+    """The graph of an ONNX model (a file, or a ModelProto), with static shapes.
+
+    `shapes` binds the dynamic dimensions of inputs, by input name.  A dynamic first dimension that is the only
+    one left open becomes 1; the inputs to which that happened are listed in the graph attribute
+    `batch_set_to_1`.  Values keep the names they have in the model.
+
+    Activations between QuantizeLinear and DequantizeLinear become `fake_quant`; integer constants in front of a
+    DequantizeLinear become integer constants that carry their quantization.  uint8 grids are written as int8
+    grids with the zero point moved by 128 (the same reals), except at the graph's interface: integer inputs and
+    outputs keep their dtype.  float16 and float64 are computed in float32, again except at the interface.
+
+    Raises QcompError for files that are no ONNX model, dynamic dimensions left open, ops and element types that
+    are not supported (all such ops in one message), and models that contradict the ONNX specification.
+    """
+    return Importer(open_model(source, name), shapes or {}).run()
+
+
+@dataclass
+class Scope:
+    """The values that are visible to a list of nodes, and the opsets those nodes are written in.
+
+    Initializers become constants when they are first used.
+    """
+
+    opsets: Mapping[str, int]
+    values: MutableMapping[str, Value]
+    importer: Importer
+    initializers: dict[str, TensorProto | onnx.SparseTensorProto] = field(default_factory=dict)
+    parent: Scope | None = None
+    prefix: str = ""
+
+    def find(self, name: str) -> Value:
+        if name in self.values:
+            return self.values[name]
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.initializers:
+                tensor = scope.initializers[name]
+                sparse = isinstance(tensor, onnx.SparseTensorProto)
+                array = dense(tensor) if sparse else read_tensor(tensor, self.importer.folder)  # type: ignore[arg-type]
+                value = self.importer.builder.constant(array, name=scope.prefix + name)
+                if not sparse and tensor.data_type in NARROW:  # type: ignore[union-attr]
+                    self.importer.narrow[value] = tensor.data_type  # type: ignore[union-attr]
+                scope.values[name] = value
+                return value
+            scope = scope.parent
+        raise QcompError(f"nothing computes the tensor {name!r}", fix="export the model again")
+
+    def inner(self, prefix: str = "") -> Scope:
+        """A scope for a subgraph: sees this one's values, keeps its own to itself."""
+        values: MutableMapping[str, Value] = ChainMap({}, self.values)  # type: ignore[arg-type]
+        return Scope(self.opsets, values, self.importer, parent=self, prefix=self.prefix + prefix)
+
+
+class Importer:
+    """The state of one import."""
+
+    def __init__(self, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.model = model
+        self.folder = model.folder
+        self.graph = Graph(model.name)
+        self.builder = Builder(self.graph)
+        self.scope = Scope(model.opsets, {}, self)
+        self.shapes = shapes
+        self.unsupported: list[Unsupported] = []
+        self.missing: set[str] = set()  # outputs of unsupported nodes: what depends on them is passed over
+        self.dequantized: dict[tuple[Value, object], Value] = {}
+        self.wanted_names: dict[Value, str] = {}
+        self.narrow: dict[Value, int] = {}  # constants of less than eight bits: their element type
+        self.readers = Counter(name for n in model.proto.graph.node for name in n.input)
+        self.readers.update(o.name for o in model.proto.graph.output)
+
+    def run(self) -> Graph:
+        proto = self.model.proto.graph
+        self._enter_initializers(self.scope, proto)
+        self._enter_inputs(proto)
+        self.import_nodes(proto.node, self.scope)
+        if self.unsupported:
+            raise _all_unsupported(self.unsupported)
+        for output in proto.output:
+            self._enter_output(output)
+        if not self.graph.outputs:
+            raise QcompError("the model has no outputs", where=f"model {self.graph.name!r}")
+        self.graph.prune()
+        for value, name in self.wanted_names.items():
+            if self.graph.has_value(value.name) and not self.graph.has_value(name):
+                self.graph.rename(value, name)
+        verify(self.graph)
+        return self.graph
+
+    # ---- the interface ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _enter_initializers(scope: Scope, proto: onnx.GraphProto) -> None:
+        for tensor in proto.initializer:
+            _enter_once(scope.initializers, tensor.name, tensor)
+        for sparse in proto.sparse_initializer:
+            _enter_once(scope.initializers, sparse.values.name, sparse)
+
+    def _enter_inputs(self, proto: onnx.GraphProto) -> None:
+        # Up to IR version 3 every initializer is listed as an input as well: it is a constant all the same.
+        inputs = [i for i in proto.input if i.name not in self.scope.initializers]
+        for name, count in Counter(i.name for i in inputs).items():
+            if count > 1:
+                raise QcompError(f"two inputs are called {name!r}", fix="export the model again")
+        dims: dict[str, list[int | str]] = {}
+        for item in inputs:
+            dtype = _interface_dtype(item)
+            if not item.type.tensor_type.HasField("shape") and item.name not in self.shapes:
+                raise QcompError(f"input {item.name!r} has no shape", fix=f"give one with --shape {item.name}=1,3,224,224")
+            if item.type.tensor_type.HasField("shape"):
+                dims[item.name] = list(static_dims(item.type.tensor_type))
+            else:
+                dims[item.name] = list(self.shapes[item.name])
+        bound, defaulted = bind_shapes(dims, self.shapes)
+        if defaulted:
+            self.graph.attrs["batch_set_to_1"] = defaulted
+        for item in inputs:
+            dtype = _interface_dtype(item)
+            value = self.graph.input(item.name, TensorType(dtype, bound[item.name]))
+            self.builder.hint = item.name
+            if dtype in (DType.F16, DType.F64):
+                value = self.builder.emit("cast", [value], {"dtype": DType.F32})
+            self.scope.values[item.name] = value
+
+    def _enter_output(self, item: onnx.ValueInfoProto) -> None:
+        value = self.scope.find(item.name)
+        if item.type.WhichOneof("value") is not None and item.type.tensor_type.elem_type:
+            dtype = _interface_dtype(item)
+            if dtype is not value.dtype:
+                if not (dtype.is_float and value.dtype.is_float):
+                    raise QcompError(
+                        f"output {item.name!r} is declared {dtype.value} and computed as {value.dtype.value}",
+                        fix="export the model again",
+                    )
+                if value.name == item.name and value.producer is not None:
+                    self.graph.rename(value, self.graph.fresh_name(f"{item.name}.f32"))
+                value = self._emit_output("cast", value, item.name, {"dtype": dtype})
+        if value.name != item.name:
+            free = not self.graph.has_value(item.name)
+            plain = value not in self.graph.inputs and not self.graph.is_output(value)
+            if free and plain:
+                self.graph.rename(value, item.name)
+            elif free:
+                value = self._emit_output("identity", value, item.name, {})
+            else:
+                raise QcompError(f"two values are called {item.name!r}", fix="export the model again")
+        elif self.graph.is_output(value):
+            raise QcompError(f"two outputs are called {item.name!r}", fix="export the model again")
+        self.graph.outputs.append(value)
+
+    def _emit_output(self, op: str, value: Value, name: str, attrs: Mapping[str, DType]) -> Value:
+        """A node at the graph's interface, which is there even when its operand is constant."""
+        return self.graph.add(op, [value], dict(attrs), names=[name]).output
+
+    # ---- nodes -----------------------------------------------------------------------------------------------
+
+    def import_nodes(self, nodes: Sequence[onnx.NodeProto], scope: Scope) -> None:
+        """Converts nodes in an order in which producers come first."""
+        known = set(scope.values) | set(scope.initializers)
+        outer = scope.parent
+        while outer is not None:
+            known |= set(outer.values) | set(outer.initializers)
+            outer = outer.parent
+        for proto in in_order(nodes, known | self.missing):
+            self._import_node(OnnxNode(self, scope, proto))
+
+    def import_graph(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
+        """Imports a subgraph in place; the values of its outputs."""
+        self._enter_initializers(scope, proto)
+        self.import_nodes(proto.node, scope)
+        if any(o.name in self.missing for o in proto.output):
+            raise _Blocked
+        return [scope.find(o.name) for o in proto.output]
+
+    def _import_node(self, node: OnnxNode) -> None:
+        proto = node.proto
+        converter = converter_for("" if proto.domain == "ai.onnx" else proto.domain, proto.op_type)
+        blocked = any(name in self.missing for name in proto.input)
+        try:
+            if blocked:
+                if converter is None:
+                    raise _no_converter(proto)
+                raise _Blocked
+            builder = self.builder
+            outer = (builder.where, builder.node_name, builder.hint, builder.created)
+            first = next((o for o in proto.output if o), proto.op_type)
+            builder.where, builder.node_name = node.where, node.scope.prefix + proto.name if proto.name else ""
+            builder.hint, builder.created = node.scope.prefix + first, set()
+            try:
+                if converter is not None:
+                    results = converter(node)
+                    values = [results] if isinstance(results, Value) else list(results)
+                else:
+                    values = self._without_converter(node)
+                self._name_results(node, values)
+            finally:
+                created = builder.created
+                builder.where, builder.node_name, builder.hint, builder.created = outer
+                builder.created |= created
+        except _Blocked:
+            self.missing.update(o for o in proto.output if o)
+        except Unsupported as error:
+            self.unsupported.append(error)
+            self.missing.update(o for o in proto.output if o)
+
+    def _without_converter(self, node: OnnxNode) -> list[Value]:
+        """Ops outside the table: evaluated if their inputs are constants, else written out as ONNX defines them."""
+        arrays = evaluate_constants(node)
+        if arrays is not None:
+            return [self.builder.constant(a) for a in arrays]
+        body = function_body(node)
+        if body is None:
+            raise _no_converter(node.proto)
+        inner = Scope(
+            {o.domain: o.version for o in body.opset_import} or node.scope.opsets,
+            {},
+            self,
+            prefix=f"{self.builder.hint}/",
+        )
+        for formal, value in zip(body.input, node.inputs, strict=False):
+            if value is not None:
+                inner.values[formal] = value
+        missing, self.missing = self.missing, set()
+        found = len(self.unsupported)
+        try:
+            self.import_nodes(body.node, inner)
+        finally:
+            self.missing = missing
+        if len(self.unsupported) > found:
+            inside = self.unsupported[found]
+            del self.unsupported[found:]
+            raise Unsupported(f"{node.where}: inside its definition, {inside}")
+        wanted = [formal if node.wants(i) else "" for i, formal in enumerate(body.output)]
+        while wanted and not wanted[-1]:
+            wanted.pop()
+        return [inner.find(formal) if formal else inner.find(body.output[0]) for formal in wanted]
+
+    def _name_results(self, node: OnnxNode, values: Sequence[Value]) -> None:
+        for name, value in zip(node.proto.output, values, strict=False):
+            if not name:
+                continue
+            if name in node.scope.values and not isinstance(node.scope.values, ChainMap):
+                raise QcompError(f"two nodes compute the tensor {name!r}", where=node.where, fix="export the model again")
+            target = node.scope.prefix + name
+            if value in self.builder.created and value.name != target and not self.graph.has_value(target):
+                self.graph.rename(value, target)
+                self.builder.created.discard(value)
+            node.scope.values[name] = value
+        for name in node.proto.output[len(values) :]:
+            if name:
+                raise QcompError(f"its output {name!r} is not computed here", where=node.where)
+
+
+class _Blocked(Exception):
+    """An input of the node comes from something unsupported."""
+
+
+def _enter_once(table: dict[str, TensorProto | onnx.SparseTensorProto], name: str, item: TensorProto | onnx.SparseTensorProto) -> None:
+    if name in table:
+        raise QcompError(f"two initializers are called {name!r}", fix="export the model again")
+    table[name] = item
+
+
+def _interface_dtype(item: onnx.ValueInfoProto) -> DType:
+    kind = item.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise Unsupported(f"{item.name!r} is a {str(kind or 'value without type').replace('_type', '')}", fix="only tensors can be inputs and outputs")
+    element = item.type.tensor_type.elem_type
+    if element not in INTERFACE:
+        raise Unsupported(f"{item.name!r} is {element_name(element)}, which is not supported", fix="use FLOAT or an integer type")
+    return INTERFACE[element]
+
+
+def _no_converter(proto: onnx.NodeProto) -> Unsupported:
+    return Unsupported("is not supported", where=describe(proto), fix=hint(proto.domain, proto.op_type))
+
+
+def _all_unsupported(errors: Iterable[Unsupported]) -> Unsupported:
+    """The first in full, the others by op type and name."""
+    first, *rest = errors
+    if not rest:
+        return first
+    others = Counter(str(e).split(":")[0] if ":" in str(e) else str(e) for e in rest)
+    return Unsupported(f"{first}; also unsupported: " + ", ".join(others))

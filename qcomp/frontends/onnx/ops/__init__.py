@@ -1,0 +1,1 @@
+"""Converters, one family of ONNX ops a file."""

@@ -1,0 +1,91 @@
+"""From a file or a ModelProto to a ModelProto that the importer can walk: read, checked, converted, inlined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import defs, inliner, version_converter
+
+from qcomp.errors import QcompError
+
+OLDEST_OPSET = 11
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to import; `folder` is where its external data lies, `name` what its graph will be called."""
+
+    proto: onnx.ModelProto
+    folder: Path | None
+    name: str
+    opsets: dict[str, int]
+
+
+def open_model(source: Path | str | onnx.ModelProto, name: str | None = None) -> Model:
+    """Reads a model, converts opsets below 11, and inlines its functions.
+
+    Raises QcompError for a file that is missing, empty or no ONNX model, for an IR version or opset newer than the
+    installed onnx package knows, and for an old opset that cannot be converted.
+    """
+    if isinstance(source, onnx.ModelProto):
+        proto, folder, default = source, None, source.graph.name or "model"
+    else:
+        path = Path(source)
+        proto, folder, default = _read(path), path.parent, path.stem
+    where = f"model {default!r}"
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise QcompError("this is no ONNX model: it has no graph", where=where)
+    if proto.ir_version > onnx.IR_VERSION:
+        raise QcompError(
+            f"IR version {proto.ir_version} is newer than {onnx.IR_VERSION}, the newest the installed onnx reads",
+            where=where,
+            fix="upgrade the onnx package, or export with an older IR version",
+        )
+    proto = _convert(proto, where)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto, convert_version=False)
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    return Model(proto, folder, name or default, opsets)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise QcompError(f"cannot read the model: {error.strerror}", where=str(path)) from None
+    if not data:
+        raise QcompError("the file is empty", where=str(path), fix="export the model again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise QcompError("this is no ONNX model", where=str(path), fix="give a .onnx file") from None
+    return proto
+
+
+def _convert(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if version is None:
+        if any(n.domain in ("", "ai.onnx") for n in proto.graph.node):
+            raise QcompError("the model names no opset version", where=where, fix="export it again")
+        return proto
+    if version > defs.onnx_opset_version():
+        raise QcompError(
+            f"opset {version} is newer than {defs.onnx_opset_version()}, the newest the installed onnx knows",
+            where=where,
+            fix="upgrade the onnx package, or export with an older opset",
+        )
+    if version >= OLDEST_OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, OLDEST_OPSET)
+    except (version_converter.ConvertError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise QcompError(
+            f"opset {version} is too old and cannot be converted to {OLDEST_OPSET}: {reason}",
+            where=where,
+            fix=f"export the model with opset {OLDEST_OPSET} or newer",
+        ) from None
