@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qcomp.codegen.plan.buffer import Buffer
 
 _CHUNK = 8192
 _TASK_BYTES = 32 * 1024
+_REPEATED_BYTES = 2048
 
 
 @dataclass(frozen=True)
 class OperandWalk:
-    """Strides of one operand in elements; 0 where it is broadcast."""
+    """Strides of one operand in elements; 0 where it is broadcast.
 
+    repeated: a row of copies of its pixel is made first, so that one run covers several pixels."""
+
+    index: int
     ctype: str
     image: int
     row: int
     column: int
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
 class Walk:
-    """`rows` rows of `columns` runs of `length` elements; with `total`, one flat run cut in rows."""
+    """`rows` rows of `columns` pixels of `length` elements, `together` pixels a run.
+
+    With `total`, one flat run cut in rows."""
 
     rows: int
     per_image: int
@@ -33,6 +40,7 @@ class Walk:
     total: int
     tasks: int
     rows_per_task: int
+    together: int = 1
 
 
 def can_walk(shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -56,21 +64,24 @@ def walk(buffers: Sequence[Buffer], ctypes: Sequence[str]) -> tuple[Walk, list[O
     if all(b.dense and b.shape == out.shape for b in buffers):
         total = math.prod(out.shape)
         rows = -(-total // _CHUNK)
-        operands = [OperandWalk(ctype, 0, 0, 0) for ctype in ctypes]
+        operands = [OperandWalk(i, ctype, 0, 0, 0) for i, ctype in enumerate(ctypes)]
         return _tasks(rows, 1, 1, min(_CHUNK, total), total), operands
     n, h, w, c = _image(out.shape)
     operands = []
-    for buffer, ctype in zip(buffers, ctypes, strict=True):
+    for i, (buffer, ctype) in enumerate(zip(buffers, ctypes, strict=True)):
         shape = _image(buffer.shape)
         if buffer.dense:
             strides = (math.prod(shape[1:]), math.prod(shape[2:]), shape[3])
         else:
             strides = (buffer.image_stride, buffer.row_stride, shape[3])
         image, row, column = (s if extent > 1 else 0 for s, extent in zip(strides, shape[:3], strict=True))
-        operands.append(OperandWalk(ctype, image, row, column))
+        operands.append(OperandWalk(i, ctype, image, row, column))
     if all(_image(b.shape)[2] == w for b in buffers):
         return _tasks(n * h, h, 1, w * c, 0), operands
-    return _tasks(n * h, h, w, c, 0), operands
+    together = max(1, min(w, _REPEATED_BYTES // c))
+    if together > 1:
+        operands = [replace(o, repeated=_image(b.shape)[2] != w) for o, b in zip(operands, buffers, strict=True)]
+    return replace(_tasks(n * h, h, w, c, 0), together=together), operands
 
 
 def _tasks(rows: int, per_image: int, columns: int, length: int, total: int) -> Walk:
