@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,23 +13,17 @@ from onnx import numpy_helper
 
 from qcomp.errors import QcompError
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.masks import mask_margins
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
+from qcomp.quantize.samples import Data, samples_of
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class SampleSet(Protocol):
-    """A known number of samples, each a dictionary from input name to array: Samples, or a plain list of them."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Arrays]: ...
-
-
 def calibrate(
     model: onnx.ModelProto,
-    samples: SampleSet,
+    samples: Data,
     tensors: Sequence[str],
     method: str | Method = "minmax",
     progress: Callable[[int, int], None] | None = None,
@@ -37,17 +31,18 @@ def calibrate(
 ) -> Calibration:
     """Observe `tensors` (inputs, constants, or values of the main graph) of a float model over `samples`.
 
-    One sample is in memory at a time.  onnxruntime runs the model without graph optimizations, so every tensor
-    is what the model says.  `progress(done, total)` is called after each sample.  Graph inputs are observed
-    whether asked for or not: the checks of the calibration set need them.  QcompError if a name is unknown, the
-    model cannot run, there is no sample, or a tensor holds NaN or infinity.
+    `samples`: anything that `samples_of` takes; one sample is in memory at a time.  onnxruntime runs the model
+    without graph optimizations, so every tensor is what the model says.  `progress(done, total)` is called after
+    each sample.  Graph inputs are observed whether asked for or not: the checks of the calibration set need them.
+    QcompError if a name is unknown, the model cannot run, there is no sample, or a tensor holds NaN or infinity.
     """
     chosen = method_named(method)
-    total = len(samples)
+    sample_set = samples_of(samples, inputs_of(model), where="calibration samples")
+    total = len(sample_set)
     if total == 0:
         raise QcompError("the calibration set is empty", fix="give at least one sample, better 64 or more")
     constants = {c.name: c for c in model.graph.initializer}
-    inputs = tuple(value.name for value in model.graph.input if value.name not in constants)
+    inputs = tuple(spec.name for spec in sample_set.inputs)
     names = list(dict.fromkeys([*inputs, *tensors]))
     margins = mask_margins(model)
     observers = {name: Observer(name, chosen, mask_margin=margins.get(name)) for name in names}
@@ -56,25 +51,15 @@ def calibrate(
         observers[name].update(numpy_helper.to_array(constants[name]))
     computed = [name for name in names if name not in constants and name not in inputs]
     run = _runner(model, computed, threads) if computed else None
-    done = 0
-    for sample in samples:
-        if done == total:
-            break
-        quarter = QUARTERS * done // total
+    for i, sample in enumerate(sample_set):
+        quarter = QUARTERS * i // total
         for name in inputs:
-            if name not in sample:
-                raise QcompError(
-                    f"sample {done} has no value for it", where=f"input {name}", fix="give every model input"
-                )
             observers[name].update(sample[name], quarter)
         if run is not None:
             for name, value in zip(computed, run(sample), strict=True):
                 observers[name].update(value, quarter)
-        done += 1
         if progress is not None:
-            progress(done, total)
-    if done < total:
-        raise QcompError(f"the calibration set announced {total} samples and gave {done}")
+            progress(i + 1, total)
     return Calibration(total, chosen, inputs, observers)
 
 

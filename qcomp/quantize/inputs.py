@@ -108,10 +108,35 @@ def sample_count(where: str, spec: InputSpec, shape: tuple[int, ...], dtype: np.
 def take(where: str, spec: InputSpec, array: NDArray[Any], i: int) -> NDArray[Any]:
     """What sample `i` feeds to an input, in the input's type; QcompError for NaN, infinity or overflow."""
     batch = 0 if array.ndim == len(spec.shape) + 1 else _batch(spec)
-    part = array[i * batch : (i + 1) * batch] if batch else array[i]
+    part = np.asarray(array[i * batch : (i + 1) * batch] if batch else array[i])
+    return converted(f"{where}: key {spec.name!r}, sample {i}", spec, part)
+
+
+def fed(where: str, spec: InputSpec, sample: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """What a sample, given as the arrays of one run, feeds to an input; QcompError if it does not fit."""
+    if spec.name not in sample:
+        raise QcompError(
+            f"no key {spec.name!r} (found: {', '.join(sorted(sample)) or 'nothing'})",
+            where=where,
+            fix=f"give an array for the model input {spec}",
+        )
+    place, part = f"{where}: key {spec.name!r}", np.asarray(sample[spec.name])
+    if not _fits_type(part.dtype, spec.dtype):
+        raise QcompError(f"type {part.dtype}, expected {spec.dtype}", where=place, fix="convert the array")
+    fits = len(part.shape) == len(spec.shape) and all(
+        want in (None, have) for have, want in zip(part.shape, spec.shape, strict=True)
+    )
+    if not fits or 0 in part.shape:
+        raise QcompError(
+            f"shape {shape_text(part.shape)}, expected {shape_text(spec.shape)}", where=place, fix="reshape the array"
+        )
+    return converted(place, spec, part)
+
+
+def converted(place: str, spec: InputSpec, part: NDArray[Any]) -> NDArray[Any]:
+    """The array in the input's type; QcompError for NaN, infinity or overflow."""
     with np.errstate(over="ignore"):
         value = np.ascontiguousarray(part, spec.dtype).reshape(part.shape)
-    place = f"{where}: key {spec.name!r}, sample {i}"
     if spec.dtype.kind == "f" and not np.isfinite(value).all():
         raise QcompError(
             "holds NaN or infinity, or a number too large for the input's type", where=place, fix="repair the data"

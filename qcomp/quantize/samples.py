@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
 from qcomp.quantize.inputs import InputSpec, check_headers, only_input
-from qcomp.quantize.sample_files import ARRAY_SUFFIXES, ArraySource, Sample, Source, open_array_file
 from qcomp.quantize.sample_images import IMAGE_SUFFIXES, ImageOptions, ImageSource
+from qcomp.quantize.sample_sources import ARRAY_SUFFIXES, ArraySource, ListSource, Sample, Source, open_array_file
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,36 @@ class Samples:
             yield from source
 
 
+Data = Samples | str | Path | NDArray[Any] | Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
+
+
 def samples_of(
-    data: Samples | str | Path | NDArray[Any] | Mapping[str, NDArray[Any]],
+    data: Data,
     inputs: Sequence[InputSpec],
     images: ImageOptions | None = None,
     where: str = "samples",
 ) -> Samples:
-    """Samples from whatever a caller has: an array (for one input), arrays by input name, a path, or Samples.
+    """Samples from whatever a caller has.
 
-    The first axis of each array counts samples.  QcompError, beginning with `where`, if it does not fit.
+    An array (for one input) or arrays by input name: the first axis counts samples.  A list of dictionaries: each
+    holds the arrays of one run, in the shapes that the model states.  A path: see `load_samples`.  Samples: the
+    same.  QcompError, beginning with `where`, if the data does not fit the inputs.
     """
     specs = tuple(inputs)
     if isinstance(data, Samples):
         return data
     if isinstance(data, (str, Path)):
         return load_samples(data, specs, images)
+    if isinstance(data, (list, tuple)) and all(isinstance(sample, Mapping) for sample in data):
+        keys = {str(key) for sample in data for key in sample}
+        return Samples(specs, (ListSource(where, data, specs),), tuple(sorted(keys - {spec.name for spec in specs})))
     if isinstance(data, np.ndarray):
         data = {only_input(where, specs).name: data}
     if not isinstance(data, Mapping) or not all(isinstance(value, np.ndarray) for value in data.values()):
         raise QcompError(
             f"{type(data).__name__} is not sample data",
             where=where,
-            fix="give a numpy array, a dictionary from input name to array, or a path",
+            fix="give a numpy array, a dictionary from input name to array, a list of these, or a path",
         )
     count = check_headers(where, specs, {str(key): (array.shape, array.dtype) for key, array in data.items()})
     names = {spec.name for spec in specs}

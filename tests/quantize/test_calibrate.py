@@ -105,9 +105,9 @@ def test_inputs_alone_need_no_run() -> None:
     assert calibrated(tensors=()).ranges() == {"x": Range(float(DATA.min()), float(DATA.max()))}
 
 
-def test_plain_lists_of_samples_will_do() -> None:
-    found = calibrate(mlp(), [{"x": row[None]} for row in DATA], ["active"])
-    assert found.ranges()["active"] == calibrated()["active"]
+def test_plain_lists_and_arrays_will_do() -> None:
+    for data in ([{"x": row[None]} for row in DATA], DATA, {"x": DATA}):
+        assert calibrate(mlp(), data, ["active"]).ranges()["active"] == calibrated()["active"]
 
 
 def test_unknown_tensors_are_refused_by_name() -> None:
@@ -121,13 +121,20 @@ def test_an_empty_set_is_refused() -> None:
 
 
 def test_a_sample_without_an_input_is_refused() -> None:
-    with pytest.raises(QcompError, match="input x: sample 1 has no value"):
+    with pytest.raises(QcompError, match="calibration samples: sample 1: no key 'x' .found: y."):
         calibrate(mlp(), [{"x": DATA[:1]}, {"y": DATA[:1]}], ["active"])
 
 
 def test_samples_of_a_wrong_shape_are_one_clear_line() -> None:
-    with pytest.raises(QcompError, match="onnxruntime cannot run the model on a calibration sample") as caught:
+    with pytest.raises(QcompError, match=r"sample 0: key 'x': shape \[1, 4\], expected \[1, 3\]") as caught:
         calibrate(mlp(), [{"x": np.zeros((1, 4), np.float32)}], ["active"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_fails_is_one_clear_line() -> None:
+    model = model_of([("Gather", ["w", "i"], ["row"])], [("i", [1], TensorProto.INT64)], [("row", [1, 2])], [("w", W)])
+    with pytest.raises(QcompError, match="onnxruntime cannot run the model on a calibration sample") as caught:
+        calibrate(model, [{"i": np.array([7])}], ["row"])
     assert "\n" not in str(caught.value)
 
 

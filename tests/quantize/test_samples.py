@@ -76,6 +76,23 @@ def test_a_batch_of_two_takes_two_samples_at_a_time() -> None:
         samples_of(np.zeros((3, 3)), (spec,))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros(3), r"sample 1: key 'x': shape \[3\], expected \[1, 3\]"),
+        (np.zeros((2, 3)), r"shape \[2, 3\], expected \[1, 3\]"),
+        (np.array([["a", "b", "c"]]), "type <U1, expected float32"),
+        (np.array([[0, 0, np.nan]]), "sample 1: key 'x': holds NaN"),
+    ],
+)
+def test_a_list_holds_the_arrays_of_one_run_each(value, message: str) -> None:
+    samples = samples_of([{"x": np.ones((1, 3))}, {"x": value, "y": 1}], (X,))
+    assert (len(samples), samples.unused) == (2, ("y",))
+    assert next(iter(samples))["x"].dtype == np.float32
+    with refused(message):
+        list(samples)
+
+
 def test_samples_pass_through_and_paths_load(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3)))
     loaded = samples_of(str(tmp_path / "a.npy"), (X,))

@@ -1,10 +1,10 @@
-"""Sample arrays from .npz and .npy files: headers are read at once, values file by file."""
+"""Sample arrays, in memory or in .npz and .npy files (headers are read at once, values file by file)."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
-from qcomp.quantize.inputs import InputSpec, check_headers, only_input, take
+from qcomp.quantize.inputs import InputSpec, check_headers, fed, only_input, take
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 
@@ -48,6 +48,22 @@ class ArraySource:
     def __iter__(self) -> Iterator[Sample]:
         for i in range(self.count):
             yield {spec.name: take(self.where, spec, self.arrays[spec.name], i) for spec in self.inputs}
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """Samples in memory, each the arrays of one run."""
+
+    where: str
+    samples: Sequence[Mapping[str, NDArray[Any]]]
+    inputs: tuple[InputSpec, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for i, sample in enumerate(self.samples):
+            yield {spec.name: fed(f"{self.where}: sample {i}", spec, sample) for spec in self.inputs}
 
 
 @dataclass(frozen=True)
