@@ -102,7 +102,7 @@ def _runner(
         raise QcompError(f"onnxruntime cannot load the model ({_first_line(error)})", fix="check the model") from error
 
     def run(sample: Arrays) -> list[NDArray[Any]]:
-        feed = {name: np.ascontiguousarray(value) for name, value in sample.items() if name in inputs}
+        feed = {name: np.asarray(value, order="C") for name, value in sample.items() if name in inputs}
         try:
             found: list[Any] = session.run(list(tensors), feed)
         except failures as error:

@@ -110,6 +110,11 @@ def test_plain_lists_and_arrays_will_do() -> None:
         assert calibrate(mlp(), data, ["active"]).ranges()["active"] == calibrated()["active"]
 
 
+def test_scalar_inputs_are_fed_as_scalars() -> None:
+    model = model_of([("Mul", ["rate", "w"], ["scaled"])], [("rate", [])], [("scaled", [3, 2])], [("w", W)])
+    assert calibrate(model, {"rate": np.array([2.0, -1.0])}, ["scaled"])["scaled"] == Range(-4.0, 6.0)
+
+
 def test_unknown_tensors_are_refused_by_name() -> None:
     with pytest.raises(QcompError, match="tensor nothing: the model has no such tensor"):
         calibrated(tensors=("active", "nothing"))
