@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +134,26 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         os.unlink(name)
         raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Writes files as one new folder; QcompError when it exists with something in it, or cannot be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise QcompError("exists and is not an empty folder", where=str(folder), fix="give another -o")
+    try:
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise QcompError(f"cannot be written: {error.strerror}", where=str(folder)) from None
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        staging.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(staging, folder)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise QcompError(f"cannot be written: {error.strerror}", where=str(folder)) from None
+    return folder

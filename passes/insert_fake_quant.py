@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -50,7 +49,7 @@ class InsertFakeQuant(Pass):
     tolerance: ClassVar[float] = math.inf  # rounding to grids is what it is for
 
     file: str = ""
-    ranges: Ranges = field(default=MappingProxyType({}), compare=False, repr=False)
+    ranges: Ranges = field(default_factory=dict, compare=False, repr=False)
 
     def run(self, graph: Graph) -> Graph:
         plan = plan_quantization(graph)

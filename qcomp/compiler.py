@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from qcomp.codegen.c.emit import generate
+from qcomp.codegen.c.package import Options as SourceOptions
+from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.toolchain import build_library, replace_folder
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
-from qcomp.ir.onnx_export import to_onnx
+
 from qcomp.ir.types import DType
 from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
@@ -29,13 +31,16 @@ from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.quantize.calibrate import calibrate
+from qcomp.quantize.inputs import inputs_of
+from qcomp.quantize.samples import Data, samples_of
 from qcomp.reports.coverage import Coverage, coverage
+from qcomp.targets import Target, native
+from qcomp.targets import target as target_named
 
 if TYPE_CHECKING:
     import onnx
 
 Progress = Callable[[str, int, int], None]
-Samples = np.ndarray | Mapping[str, np.ndarray] | Sequence[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,65 @@ class Options:
     per_tensor: bool = False
     require_int8: bool = False
     check_passes: bool = False
+    cc: str | None = None
     progress: Progress | None = field(default=None, compare=False)
     on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model: the integer graph, what runs on what, and the C sources made from it."""
+
+    graph: Graph
+    coverage: Coverage
+    target: Target
+    package: SourcePackage
+    options: Options
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        return self.package.metadata
+
+    def save(self, path: str | Path) -> Path:
+        """Compiles the C sources and writes the shared library, in one step; QcompError when that fails."""
+        return build_library(self.package, Path(path), self.options.cc)
+
+    def save_sources(self, folder: str | Path) -> Path:
+        """Writes the C source package for people: build file, readme and example included."""
+        options = SourceOptions(form="c", islands=_island_rows(self.coverage))
+        package = generate(self.graph, self.target, options)
+        return replace_folder(Path(folder), package.files)
+
+
+def compile(
+    model: str | Path | onnx.ModelProto,
+    *,
+    target: str = "native",
+    calibration: Data | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    options: Options = Options(),
+) -> Artifact:
+    """Compiles an ONNX model for a target.
+
+    `calibration` holds samples: an array for a model with one input, a mapping from input name to array (the first
+    axis counts samples), a sequence of such mappings, or what `qcomp.quantize.samples.load_samples` gives.  `shapes`
+    binds dynamic dimensions.  Raises QcompError for whatever the user can mend.
+    """
+    machine = native() if target == "native" else target_named(target)
+    report = options.progress or (lambda stage, done, total: None)
+    report("import", 0, 1)
+    graph = import_model(model, shapes)
+    report("quantize", 0, 1)
+    graph = quantize(graph, calibration, options)
+    found = check_coverage(graph, options)
+    report("generate", 0, 1)
+    package = generate(graph, machine, SourceOptions(islands=_island_rows(found)))
+    return Artifact(graph, found, machine, package, options)
+
+
+def _island_rows(found: Coverage) -> tuple[Mapping[str, str], ...]:
+    return tuple({"node": i.node, "op": i.op, "reason": i.reason, "advice": i.advice} for i in found.islands)
 
 
 def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
@@ -56,7 +117,7 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
     return load_onnx(model, shapes or {})
 
 
-def quantize(graph: Graph, samples: object | None, options: Options = Options()) -> Graph:
+def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
     `samples` calibrates the ops that the model itself does not quantize; without them those stay float.
@@ -65,7 +126,11 @@ def quantize(graph: Graph, samples: object | None, options: Options = Options())
     if samples is not None and not is_quantized(graph):
         points = [v.name for v in plan_quantization(graph).points]
         report = (lambda done, total: options.progress("calibrate", done, total)) if options.progress else None
-        calibration = calibrate(to_onnx(graph), samples, points, options.method, report)  # type: ignore[arg-type]
+        from qcomp.ir.onnx_export import to_onnx
+
+        model = to_onnx(graph)
+        data = samples_of(samples, inputs_of(model))
+        calibration = calibrate(model, data, points, options.method, report)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
     return _run(graph, integer_lowering(), options)
