@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.passes.matching import along_axis, channel_axis, constant_operand, float32, is_float32
+from qcomp.passes.matching import along_axis, channel_axis, constant_operand, float32, is_float32, plain_name
 
 PRODUCTS = ("conv2d", "conv_transpose2d", "gemm")
 
@@ -127,7 +127,7 @@ def _rebuilt(graph: Graph, product: Node, x: Value, weights: np.ndarray, bias: n
     if not (np.isfinite(rounded[0]).all() and np.isfinite(rounded[1]).all()):
         return None
     old = product.optional(2)
-    w = graph.constant(rounded[0], product.input(1).name)
+    w = graph.constant(rounded[0], plain_name(product.input(1)))
     has_bias = old is not None or rounded[1].any()
-    b = graph.constant(rounded[1], old.name if old is not None else f"{product.name}.bias") if has_bias else None
+    b = graph.constant(rounded[1], plain_name(old) if old is not None else f"{product.name}.bias") if has_bias else None
     return graph.add(product.op.name, [x, w, b], product.attrs, names=[product.output.name], node_name=product.name)

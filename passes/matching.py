@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -108,12 +109,17 @@ def rebuild_weight(
             return quant
         return Quantization(quant.scale, quant.zero_point, axis_of(quant.axis))
 
-    constant = graph.constant(change(source.array), source.name, moved(source.quant))
+    constant = graph.constant(change(source.array), plain_name(source), moved(source.quant))
     node = value.producer
     if node is None:
         return constant
     attrs = {k: moved(v) if isinstance(v, Quantization) else v for k, v in node.attrs.items()}
     return graph.add(node.op.name, [constant], attrs, names=[value.name], node_name=node.name).output  # type: ignore[arg-type]
+
+
+def plain_name(value: Value) -> str:
+    """The value's name without the numbers that earlier rewrites gave it; a hint for what replaces it."""
+    return re.sub(r"(\.\d+)+\Z", "", value.name) or value.name
 
 
 def is_float32(value: Value) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.passes.base import NodeRewrite
-from qcomp.passes.matching import along_axis, float32, rebuild_weight, weight_source
+from qcomp.passes.matching import along_axis, float32, plain_name, rebuild_weight, weight_source
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class NormalizeGemm(NodeRewrite):
             w = rebuild_weight(graph, w, np.transpose, lambda axis: 1 - axis)
             attrs["trans_b"] = True
         if alpha != 1.0 and w.data is not None:
-            w = graph.constant(float32(w.data.astype(np.float64) * alpha), w.name)
+            w = graph.constant(float32(w.data.astype(np.float64) * alpha), plain_name(w))
             attrs["alpha"] = 1.0
         bias = _bias_vector(graph, c, beta, node) if c is not None else None
         if bias is not None or c is None:
@@ -61,4 +61,4 @@ def _bias_vector(graph: Graph, c: Value, beta: float, node: Node) -> Value | Non
     if c.data is None:
         return None
     vector = along_axis(c.data, node.output.shape, 1)
-    return None if vector is None else graph.constant(float32(vector * beta), c.name)
+    return None if vector is None else graph.constant(float32(vector * beta), plain_name(c))
