@@ -88,8 +88,8 @@ def _rewritten(graph: Graph, node: Node, affine: Affine) -> bool:
         return False
     for op, array, _ in steps:
         constant = graph.constant(array, f"{node.name}.{'scale' if op == 'mul' else 'shift'}")
-        last = op == steps[-1][0]
-        value = graph.add(op, [value, constant], node_name=node.name if last else f"{node.name}.scaled").output
+        label = node.name if op == steps[-1][0] else f"{node.name}.scaled"
+        value = graph.add(op, [value, constant], names=[label], node_name=label).output
     graph.replace(node, value)
     return True
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.passes.base import NodeRewrite
-from qcomp.passes.matching import constant_operand, is_float32, is_op, uniform
+from qcomp.passes.matching import constant_operand, is_float32, is_op, plain_name, uniform
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def _absorb(graph: Graph, node: Node) -> bool:
         new_bias = None if bias is None else bias.array * spread
     else:
         new_scale, new_bias = scale.data, spread if bias is None else bias.array + spread
-    hints = (scale.name, pair[1].name) if node.op.name == "add" else (pair[1].name, pair[1].name)
+    constant_name = plain_name(pair[1])
+    hints = (plain_name(scale), constant_name) if node.op.name == "add" else (constant_name, constant_name)
     operands = [norm.input(0), graph.constant(new_scale, hints[0])]
     operands += [] if new_bias is None else [graph.constant(new_bias, hints[1])]
     graph.replace(node, graph.add("layer_norm", operands, norm.attrs, node_name=norm.name).output)

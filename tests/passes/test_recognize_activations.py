@@ -60,7 +60,10 @@ SPELLINGS = {
                  "e = exp(%x)\nb = add(%e, %one)\ns = log(%b)\nt = tanh(%s)\ny = mul(%x, %t)"],
     "softplus(%x)": ["e = exp(%x)\nb = add(%e, %one)\ny = log(%b)"],
     "relu(%x)": ["y = clip(%x) {lo=0.0}", "y = maximum(%x, %zero)"],
-    "clip(%x) {lo=0.0, hi=6.0}": ["a = relu(%x)\ny = minimum(%a, %six)", "a = minimum(%x, %six)\ny = maximum(%a, %zero)"],
+    "clip(%x) {lo=0.0, hi=6.0}": [
+        "a = relu(%x)\ny = minimum(%a, %six)",
+        "a = minimum(%x, %six)\ny = maximum(%a, %zero)",
+    ],
 }
 
 
