@@ -69,6 +69,20 @@ def test_every_value_lies_in_its_bin(values) -> None:
             assert right <= left * (1 + 1 / 512) or right == np.inf
 
 
+def test_the_smallest_magnitude_told_from_zero_is_two_to_the_minus_forty() -> None:
+    histogram = Histogram()
+    edge = np.float32(2.0**-40)
+    histogram.update(np.array([edge, -edge, np.nextafter(edge, np.float32(0)), 0], np.float32))
+    assert histogram.counts[:, :2].tolist() == [[2, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_which_zero_comes_first_does_not_matter(sign: int) -> None:
+    values = np.array([0.0, -0.0], np.float32)[::sign]
+    both = observed(values[:1]).merge(observed(values[1:])).extremes
+    assert repr(both) == "Extremes(count=2, lo=0.0, hi=0.0, at_lo=2, at_hi=2)"
+
+
 def test_a_large_array_in_chunks_equals_small_updates() -> None:
     values = np.random.default_rng(0).normal(size=100_003).astype(np.float32)
     whole, pieces = Histogram(), Histogram()
