@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
 from qcomp.errors import QcompError
@@ -18,17 +19,29 @@ def tile_order(vectors: int) -> list[int]:
     return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(LANES)]
 
 
+def _folded(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.int64]:
+    sums = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(axis=1)
+    folded: npt.NDArray[np.int64] = bias.astype(np.int64) - x_zp * sums
+    return folded
+
+
+def bias_fits(weights: Int8, bias: Int32, x_zp: int) -> bool:
+    """Whether `stored_bias` has a result."""
+    folded = _folded(weights, bias, x_zp)
+    return bool(np.all((folded >= -(2**31)) & (folded < 2**31)))
+
+
 def stored_bias(weights: Int8, bias: Int32, x_zp: int) -> Int32:
     """bias - x_zp * sum(w) per output channel (axis 0 of weights), with x_zp in stored (unsigned) terms.
 
     Raises QcompError where the result leaves int32."""
-    sums = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(axis=1)
-    folded = bias.astype(np.int64) - x_zp * sums
-    wrong = np.flatnonzero((folded < -(2**31)) | (folded >= 2**31))
-    if wrong.size:
+    folded = _folded(weights, bias, x_zp)
+    if not bias_fits(weights, bias, x_zp):
+        wrong = int(np.flatnonzero((folded < -(2**31)) | (folded >= 2**31))[0])
         raise QcompError(
-            f"output channel {wrong[0]}: bias with the folded zero point is {folded[wrong[0]]}, outside int32; "
-            "raise that channel's weight scale"
+            f"bias with the folded zero point is {folded[wrong]}, outside int32",
+            where=f"output channel {wrong}",
+            fix="raise that channel's weight scale",
         )
     return folded.astype(np.int32)
 

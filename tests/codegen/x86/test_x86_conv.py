@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from harness import FEATURES, Image, Library, have_cpu
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from reference import conv_acc, requantize
+from x86_harness import FEATURES, Image, Library, have_cpu
+from x86_reference import conv_acc, requantize
 
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise

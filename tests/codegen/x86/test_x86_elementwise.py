@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import FEATURES, Image, Library, aligned, have_cpu
+from x86_harness import FEATURES, Image, Library, aligned, have_cpu
 
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.x86.elementwise import Scalars, add_code, dequantize_code, mul_code, quantize_code, table_code

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import Image, Library, have_cpu
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from reference import requantize, windows
-from test_conv import CHANNELS, Case, conv_shape, quantizations
+from test_x86_conv import CHANNELS, Case, conv_shape, quantizations
+from x86_harness import Image, Library, have_cpu
+from x86_reference import requantize, windows
 
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Requantization

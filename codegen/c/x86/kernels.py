@@ -1,0 +1,290 @@
+"""The AVX512 rows of the kernel table: from a node and its buffers to the generators of this folder."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.x86.conv import conv_code
+from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
+from qcomp.codegen.c.x86.elementwise import (
+    Scalars,
+    add_code,
+    dequantize_code,
+    mul_code,
+    quantize_code,
+    table_code,
+)
+from qcomp.codegen.c.x86.packing import bias_fits
+from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.codegen.c.x86.walk import can_walk
+from qcomp.ir import DType, Node
+from qcomp.ir.ops.integer import QAvgPool
+from qcomp.targets.loader import Target
+
+OFFSET = 128
+FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq"})
+
+
+def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
+    """The constant table operand as a map of stored to stored values, None where it is absent."""
+    value = node.optional(operand)
+    if value is None:
+        return None
+    return tuple(int(v) + OFFSET for v in value.array)
+
+
+def plane(buffer: Buffer) -> Plane:
+    """An NHWC buffer; of any other rank, its rows of channels as one line of pixels."""
+    if len(buffer.shape) == 4:
+        n, h, w, c = buffer.shape
+        return Plane(n, h, w, c, buffer.halo)
+    return Plane(1, 1, math.prod(buffer.shape[:-1]), buffer.shape[-1])
+
+
+def requantization(node: Node, table: int | None = None) -> Requantization:
+    """Output arithmetic of a node in stored terms; `table` is the index of its table operand."""
+    call = node.call
+    return Requantization(
+        call.int("x_zp") + OFFSET,
+        call.int("zp") + OFFSET,
+        call.int("lo") + OFFSET,
+        call.int("hi") + OFFSET,
+        None if table is None else stored_table(node, table),
+        "f32" if "dtype" in node.attrs and call.dtype("dtype") is DType.F32 else "u8",
+    )
+
+
+def window_shape(node: Node, x: Plane, y: Plane, kernel: tuple[int, int], groups: int) -> ConvShape:
+    """Geometry of a node with attributes strides, pads and (optionally) dilations."""
+    call = node.call
+    sh, sw = call.ints("strides")
+    dh, dw = call.ints("dilations") if "dilations" in node.attrs else (1, 1)
+    top, left, bottom, right = call.ints("pads")
+    return ConvShape(x, y, kernel, (sh, sw), (dh, dw), (top, left, bottom, right), groups)
+
+
+def _window_halo(node: Node, kernel: tuple[int, ...]) -> Halo:
+    x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+    return window_shape(node, x, y, (kernel[0], kernel[1]), 1).halo
+
+
+def _constant(node: Node, *operands: int) -> bool:
+    return all(v is None or v.is_constant for v in map(node.optional, operands))
+
+
+class X86Kernel(Kernel):
+    """Activations are stored unsigned; what every row of this file asks of the target."""
+
+    requires: ClassVar[frozenset[str]] = FEATURES
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return target.activation_storage == "u8" and self.fits(node)
+
+    def fits(self, node: Node) -> bool:
+        raise NotImplementedError
+
+
+class QConv2d(X86Kernel):
+    """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
+
+    name, op = "avx512vnni_conv", "qconv2d"
+    requires = FEATURES | {"avx512vnni"}
+
+    def fits(self, node: Node) -> bool:
+        return _constant(node, 1, 2, 3, 4) and bias_fits(
+            node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
+        )
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (_window_halo(node, node.input(1).shape[1:3]),)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node = request.node
+        weights = node.input(1).array
+        kernel = (weights.shape[1], weights.shape[2])
+        x, y = plane(request.inputs[0]), plane(request.outputs[0])
+        shape = window_shape(node, x, y, kernel, node.call.int("groups"))
+        arithmetic = requantization(node, 4)
+        generate = depthwise_code if is_depthwise(shape) and arithmetic.dtype == "u8" else conv_code
+        return generate(
+            shape,
+            weights,
+            node.input(2).array,
+            node.input(3).array,
+            arithmetic,
+            request.target.features,
+            request.symbol,
+        )
+
+
+class QGemm(X86Kernel):
+    """A matrix product is a 1x1 convolution of rows."""
+
+    name, op = "avx512vnni_gemm", "qgemm"
+    requires = FEATURES | {"avx512vnni"}
+
+    def fits(self, node: Node) -> bool:
+        return _constant(node, 1, 2, 3, 4) and bias_fits(
+            node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
+        )
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node = request.node
+        weights = node.input(1).array[:, None, None, :]
+        shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
+        bias, mult = node.input(2).array, node.input(3).array
+        return conv_code(shape, weights, bias, mult, requantization(node, 4), request.target.features, request.symbol)
+
+
+class _Binary(X86Kernel):
+    """Two operands, either of which may be constant or broadcast over pixels."""
+
+    def fits(self, node: Node) -> bool:
+        shapes = (node.input(0).shape, node.input(1).shape, node.output.shape)
+        return can_walk(shapes) and _constant(node, 2) and not _constant(node, 0, 1)
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
+        return tuple(i for i, v in enumerate(moving) if v.shape == node.output.shape)
+
+    def scalars(self, node: Node) -> Scalars:
+        raise NotImplementedError
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node = request.node
+        moving = iter(request.inputs)
+        buffers, fixed = [], {}
+        for i in range(2):
+            value = node.input(i)
+            if value.is_constant:
+                buffers.append(Buffer(value.dtype, value.shape))
+                fixed[i] = (value.array.astype(np.int16) + OFFSET).astype(np.uint8)
+            else:
+                buffers.append(next(moving))
+        generate = add_code if self.op == "qadd" else mul_code
+        return generate(
+            buffers[0], buffers[1], request.outputs[0], self.scalars(node), stored_table(node, 2),
+            request.target.features, request.symbol, fixed,
+        )  # fmt: skip
+
+
+def _stored_scalars(node: Node, a_mult: float, b_mult: float) -> Scalars:
+    call = node.call
+    return Scalars(
+        call.int("a_zp") + OFFSET, call.int("b_zp") + OFFSET, a_mult, b_mult,
+        call.int("zp") + OFFSET, call.int("lo") + OFFSET, call.int("hi") + OFFSET,
+    )  # fmt: skip
+
+
+class QAdd(_Binary):
+    name, op = "avx512_add", "qadd"
+
+    def scalars(self, node: Node) -> Scalars:
+        return _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
+
+
+class QMul(_Binary):
+    name, op = "avx512_mul", "qmul"
+
+    def scalars(self, node: Node) -> Scalars:
+        return _stored_scalars(node, node.call.float("mult"), 0.0)
+
+
+class Table(X86Kernel):
+    name, op = "avx512_table", "table"
+
+    def fits(self, node: Node) -> bool:
+        return _constant(node, 1) and not _constant(node, 0)
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        table = stored_table(request.node, 1)
+        assert table is not None
+        return table_code(request.inputs[0], request.outputs[0], table, request.target.features, request.symbol)
+
+
+class Quantize(X86Kernel):
+    """float32 to int8 with one scale a tensor."""
+
+    name, op = "avx512_quantize", "quantize"
+
+    def fits(self, node: Node) -> bool:
+        per_tensor = node.call.quant("quant").axis is None
+        return per_tensor and node.call.dtype("dtype") is DType.I8 and not _constant(node, 0)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        quant = request.node.call.quant("quant")
+        return quantize_code(
+            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, request.symbol
+        )
+
+
+class Dequantize(X86Kernel):
+    """int8 to float32 with one scale a tensor."""
+
+    name, op = "avx512_dequantize", "dequantize"
+
+    def fits(self, node: Node) -> bool:
+        x = node.input(0)
+        return not x.is_constant and x.dtype is DType.I8 and x.quant is not None and x.quant.axis is None
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        quant = request.node.input(0).quant
+        assert quant is not None
+        return dequantize_code(
+            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, request.symbol
+        )
+
+
+class MaxPool(X86Kernel):
+    """Channels-last int8 windows."""
+
+    name, op = "avx512_max_pool", "max_pool"
+
+    def fits(self, node: Node) -> bool:
+        x = node.input(0)
+        return x.dtype is DType.I8 and not x.is_constant and node.attrs["layout"] == "NHWC"
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (_window_halo(node, node.call.ints("kernel")),)
+
+    def halo_fill(self, node: Node) -> int:
+        return -128
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        x, y = plane(request.inputs[0]), plane(request.outputs[0])
+        kh, kw = request.node.call.ints("kernel")
+        return max_pool_code(window_shape(request.node, x, y, (kh, kw), x.channels), request.symbol)
+
+
+class QAveragePool(X86Kernel):
+    """Windows of any size, whole images included."""
+
+    name, op = "avx512vnni_avg_pool", "qavg_pool"
+    requires = FEATURES | {"avx512vnni"}
+
+    def fits(self, node: Node) -> bool:
+        return not _constant(node, 0)
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (_window_halo(node, node.call.ints("kernel")),)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, call = request.node, request.node.call
+        x, y = plane(request.inputs[0]), plane(request.outputs[0])
+        kh, kw = call.ints("kernel")
+        mult = (call.float("ratio") / QAvgPool.counts(call)).astype(np.float32)
+        shape = window_shape(node, x, y, (kh, kw), x.channels)
+        return avg_pool_code(shape, mult, requantization(node), request.symbol)
+
+
+X86_KERNELS: tuple[Kernel, ...] = (
+    QConv2d(), QGemm(), QAdd(), QMul(), Table(), Quantize(), Dequantize(), MaxPool(), QAveragePool(),
+)  # fmt: skip
