@@ -31,6 +31,7 @@ from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.quantize.calibrate import calibrate
+from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.reports.coverage import Coverage, coverage
@@ -55,6 +56,7 @@ class Options:
     progress: Progress | None = field(default=None, compare=False)
     on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
+    on_calibration: Callable[[Calibration], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,14 @@ class Artifact:
 
 
 def compile(
-    model: str | Path | onnx.ModelProto,
+    model: str | Path | onnx.ModelProto | Graph,
     *,
     target: str = "native",
     calibration: Data | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     options: Options = Options(),
 ) -> Artifact:
-    """Compiles an ONNX model for a target.
+    """Compiles an ONNX model, or a graph that `import_model` gave, for a target.
 
     `calibration` holds samples: an array for a model with one input, a mapping from input name to array (the first
     axis counts samples), a sequence of such mappings, or what `qcomp.quantize.samples.load_samples` gives.  `shapes`
@@ -99,7 +101,7 @@ def compile(
     machine = native() if target == "native" else target_named(target)
     report = options.progress or (lambda stage, done, total: None)
     report("import", 0, 1)
-    graph = import_model(model, shapes)
+    graph = model if isinstance(model, Graph) else import_model(model, shapes)
     report("quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
@@ -131,7 +133,18 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
         calibration = calibrate(model, data, points, options.method, report)
+        if options.on_calibration is not None:
+            options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
+        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+    return _run(graph, integer_lowering(), options)
+
+
+def preview(graph: Graph, options: Options = Options()) -> Graph:
+    """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
+    graph = _run(graph, canonicalization(), options)
+    if not is_quantized(graph):
+        ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
     return _run(graph, integer_lowering(), options)
 
