@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from qcomp.codegen.c.kernel import KernelTable
+from qcomp.codegen.c.kernel import Kernel, KernelTable
 from qcomp.codegen.c.portable import PORTABLE
+from qcomp.codegen.c.x86.kernels import X86_KERNELS
 
 
 @lru_cache(maxsize=None)
@@ -14,5 +15,5 @@ def kernel_table(*, portable_only: bool = False) -> KernelTable:
     return KernelTable(PORTABLE if portable_only else (*_specialised(), *PORTABLE))
 
 
-def _specialised() -> tuple:  # type: ignore[type-arg]
-    return ()
+def _specialised() -> tuple[Kernel, ...]:
+    return X86_KERNELS
