@@ -1,0 +1,81 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcomp.errors import QcompError
+
+if TYPE_CHECKING:
+    from qcomp.ir.graph import Graph
+    from qcomp.quantize.samples import Samples
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model or a .qir text.", show_default=False)]
+ArtifactPath = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="What `qcomp compile` wrote.", show_default=False)
+]
+TargetName = Annotated[str, typer.Option("--target", metavar="NAME", help="What to compile for; see `qcomp targets`.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,3,48,320", help="Bind the shape of an input (repeatable).",
+                 show_default=False),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads to run on; 0 means one for each CPU.")]
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`NAME=1,3,48,320` -> {NAME: (1, 3, 48, 320)}.  Names may contain "=": the last one counts."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, equals, dims = text.rpartition("=")
+        sizes = [d.strip() for d in dims.replace("x", ",").split(",")] if dims.strip() else []
+        if not equals or not name or not all(d.isascii() and d.isdigit() and int(d) > 0 for d in sizes):
+            raise QcompError(
+                "this is no shape", where=f"--shape {text}", fix="write NAME=1,3,48,320 with sizes of 1 and more"
+            )
+        if name in shapes:
+            raise QcompError(f"the shape of {name!r} is given twice", where=f"--shape {text}", fix="give it once")
+        shapes[name] = tuple(int(d) for d in sizes)
+    return shapes
+
+
+def parse_numbers(option: str, text: str) -> tuple[float, ...]:
+    """`0.5,0.5,0.5` -> (0.5, 0.5, 0.5)."""
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError:
+        raise QcompError(
+            f"{text!r} is not a list of numbers", where=option, fix="write one number, or one a channel: 0.5,0.4,0.4"
+        ) from None
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """`224` or `224x320` (height by width) -> (height, width)."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(s.isascii() and s.isdigit() and int(s) > 0 for s in sides):
+        raise QcompError(f"{text!r} is no image size", where=option, fix="write 224 or HEIGHTxWIDTH")
+    return int(sides[0]), int(sides[-1])
+
+
+def samples_for(
+    graph: Graph, data: Path, mean: str | None, std: str | None, size: str | None, order: str, resize: str
+) -> Samples:
+    """The samples at `data`, fit for the inputs of the graph."""
+    from qcomp.quantize.inputs import InputSpec
+    from qcomp.quantize.sample_images import ImageOptions
+    from qcomp.quantize.samples import load_samples
+
+    images = ImageOptions(
+        mean=parse_numbers("--image-mean", mean) if mean is not None else (0.0,),
+        std=parse_numbers("--image-std", std) if std is not None else (1.0,),
+        size=parse_size("--image-size", size) if size is not None else None,
+        order=order,  # type: ignore[arg-type]  # checked by ImageOptions
+        resize=resize,  # type: ignore[arg-type]
+    )
+    specs = [InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs]
+    return load_samples(data, specs, images)

@@ -1,0 +1,79 @@
+"""`qcomp check`: what of a model will run in int8, what will not, and why; it needs no data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qcomp.cli.arguments import Json, ModelPath, Shapes, TargetName
+
+if TYPE_CHECKING:
+    from qcomp.ir.graph import Graph
+    from qcomp.targets import Target
+
+
+def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None, json: Json = False) -> None:
+    """Show what will run in int8 on a target, what will not, and why."""
+    from qcomp.cli.arguments import parse_shapes
+    from qcomp.cli.files import check_input, read_graph
+    from qcomp.cli.output import print_json
+    from qcomp.targets import target as target_named
+
+    shapes = parse_shapes(shape)
+    check_input(model)
+    machine = target_named(target)
+    from qcomp.compiler import is_quantized, preview
+    from qcomp.reports.coverage import coverage
+
+    graph = read_graph(model, shapes)
+    integer = preview(graph)
+    found = coverage(integer)
+    facts: dict[str, Any] = {
+        "model": str(model),
+        "target": machine.name,
+        "quantized": is_quantized(graph),
+        "inputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.inputs],
+        "outputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.outputs],
+        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
+        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
+        "int8_share_of_macs": found.integer_share,
+        "islands": [
+            {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
+            for i in found.islands
+        ],
+        "without_kernel": _without_kernel(integer, machine),
+    }
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+def _without_kernel(graph: Graph, target: Target) -> list[dict[str, str]]:
+    """Nodes that cannot be compiled for the target."""
+    from qcomp.codegen.c.table import kernel_table
+    from qcomp.errors import QcompError
+
+    table, missing = kernel_table(), []
+    for node in graph.nodes:
+        try:
+            table.select(node, target)
+        except QcompError as error:
+            missing.append({"node": node.name, "op": node.op.name, "message": str(error)})
+    return missing
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from qcomp.cli.islands import island_lines
+    from qcomp.cli.output import count_text, plural
+
+    nodes, macs = facts["nodes"], facts["macs"]
+    kind = "quantized" if facts["quantized"] else "not quantized: needs --calibrate to compile in int8"
+    print(f"{facts['model']}: for {facts['target']}; {kind}")
+    print(
+        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
+        f"{facts['int8_share_of_macs']:.1%} of {count_text(macs['int8'] + macs['float32'])} multiply-accumulates"
+    )
+    for line in island_lines(facts["islands"]):
+        print(f"  float32  {line}")
+    for missing in facts["without_kernel"]:
+        print(f"  cannot be compiled: {missing['message']}")

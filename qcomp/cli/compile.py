@@ -1,0 +1,250 @@
+"""`qcomp compile`: a model goes in, an artifact or a C source package comes out."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcomp.cli.arguments import Json, ModelPath, Shapes, TargetName
+
+if TYPE_CHECKING:
+    from qcomp.compiler import Artifact
+    from qcomp.ir.graph import Graph
+    from qcomp.quantize.calibration import Calibration
+    from qcomp.quantize.check import Finding
+    from qcomp.quantize.samples import Samples
+
+
+class Backend(StrEnum):
+    """What turns the integer graph into code."""
+
+    C = "c"
+
+
+class Emit(StrEnum):
+    """What is written: a shared library, or a folder of C sources."""
+
+    LIB = "lib"
+    C = "c"
+
+
+class Order(StrEnum):
+    """Channel order of images."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Resize(StrEnum):
+    """How images get their size."""
+
+    CROP = "crop"
+    STRETCH = "stretch"
+
+
+_IMAGES = "Images (only with --calibrate FOLDER of images)"
+
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="OUT", help="The file to write; with --emit c a folder.",
+                       show_default=False)
+]  # fmt: skip
+Calibrate = Annotated[
+    Path | None,
+    typer.Option("--calibrate", metavar="DATA", show_default=False,
+                 help="An .npz or .npy whose first axis counts samples, a folder of them, or a folder of images."),
+]  # fmt: skip
+Float = Annotated[bool, typer.Option("--float", help="Compile a model that is not quantized as float32.")]
+Method = Annotated[
+    str, typer.Option("--method", help="How ranges are chosen: minmax, percentile[:99.99], entropy or mse.")
+]
+PerTensor = Annotated[bool, typer.Option("--per-tensor", help="One scale a weight tensor, not one a channel.")]
+ImageMean = Annotated[
+    str | None, typer.Option("--image-mean", metavar="M[,M,M]", show_default=False,
+                             help="Images: what is subtracted from pixels of 0 to 255.")
+]  # fmt: skip
+ImageStd = Annotated[
+    str | None, typer.Option("--image-std", metavar="S[,S,S]", show_default=False,
+                             help="Images: what they are then divided by.")
+]  # fmt: skip
+ImageSize = Annotated[
+    str | None, typer.Option("--image-size", metavar="HxW", help="Images: size, if the model leaves it open.",
+                             show_default=False)
+]  # fmt: skip
+ImageOrder = Annotated[Order, typer.Option("--image-order", help="Images: order of the channels.")]
+ImageResize = Annotated[Resize, typer.Option("--image-resize", help="Images: crop the middle, or stretch.")]
+BackendName = Annotated[Backend, typer.Option("--backend", help="What generates code.")]
+EmitForm = Annotated[Emit, typer.Option("--emit", help="A shared library, or a C source package.")]
+Compiler = Annotated[
+    str | None,
+    typer.Option("--cc", metavar="gcc|clang|PATH", help="C compiler; without it, the one of the ziglang package.",
+                 show_default=False),
+]  # fmt: skip
+RequireInt8 = Annotated[bool, typer.Option("--require-int8", help="Fail if anything stays float32.")]
+CheckPasses = Annotated[
+    bool, typer.Option("--check-passes", help="Run the interpreter between passes; fail where a pass changes results.")
+]
+PrintAfterAll = Annotated[
+    bool, typer.Option("--print-after-all", help="Show the graph after each pass, on standard error.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def compile_model(
+    model: ModelPath,
+    output: Output,
+    target: TargetName = "native",
+    calibrate: Calibrate = None,
+    shape: Shapes = None,
+    float: Float = False,
+    method: Method = "mse",
+    per_tensor: PerTensor = False,
+    image_mean: ImageMean = None,
+    image_std: ImageStd = None,
+    image_size: ImageSize = None,
+    image_order: ImageOrder = Order.RGB,
+    image_resize: ImageResize = Resize.CROP,
+    backend: BackendName = Backend.C,
+    emit: EmitForm = Emit.LIB,
+    cc: Compiler = None,
+    require_int8: RequireInt8 = False,
+    check_passes: CheckPasses = False,
+    print_after_all: PrintAfterAll = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compile a model to a shared library or C sources."""
+    start = time.perf_counter()
+    from qcomp.cli.arguments import parse_shapes, samples_for
+    from qcomp.cli.files import check_input, check_not_a_source, check_output, read_graph
+    from qcomp.cli.opt import print_step
+    from qcomp.cli.output import print_json
+    from qcomp.cli.progress import Stages
+
+    shapes = parse_shapes(shape)
+    check_input(model)
+    if emit is Emit.LIB:
+        check_output(output, *filter(None, (model, calibrate)))
+    else:
+        check_not_a_source(output, *filter(None, (model, calibrate)))
+
+    with Stages(quiet) as progress:
+        progress("load", 0, 1)
+        from qcomp.codegen.toolchain import find_compiler
+        from qcomp.compiler import Options, compile
+        from qcomp.quantize.observers import method_named
+        from qcomp.targets import target as target_named
+
+        # Whatever can be wrong without a look at the model is said before any work.
+        machine = target_named(target)
+        method_named(method)
+        if emit is Emit.LIB:
+            machine.compiler_flags(find_compiler(cc).kind)
+        progress("import", 0, 1)
+        graph = read_graph(model, shapes)
+        samples = None
+        if calibrate is not None:
+            samples = samples_for(graph, calibrate, image_mean, image_std, image_size, image_order, image_resize)
+        _check_quantization(model, graph, samples, float)
+        calibrations: list[Calibration] = []
+        options = Options(
+            method=method,
+            per_tensor=per_tensor,
+            require_int8=require_int8,
+            check_passes=check_passes,
+            cc=cc,
+            progress=progress,
+            on_calibration=calibrations.append,
+            print_after=print_step if print_after_all else None,
+        )
+        artifact = compile(graph, target=target, calibration=samples, options=options)
+        progress("compile C" if emit is Emit.LIB else "write", 0, 1)
+        written = artifact.save(output) if emit is Emit.LIB else artifact.save_sources(output)
+    if quiet:
+        return
+    facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
+    if samples is not None and not calibrations:
+        facts["notes"].append("the model is quantized already: the calibration data was not used")
+    elif samples is not None and samples.unused:
+        facts["notes"].append(f"keys of the calibration data that are no inputs: {', '.join(samples.unused)}")
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_float: bool) -> None:
+    """A model that is not quantized needs data, or the wish to stay float32, but not both."""
+    from qcomp.compiler import is_quantized
+    from qcomp.errors import QcompError
+    from qcomp.reports.coverage import INTEGER_OPS
+
+    if as_float and samples is not None:
+        raise QcompError("--float and --calibrate exclude each other", where=str(model), fix="leave one of them out")
+    integer = any(node.op.name in INTEGER_OPS for node in graph.nodes)
+    if samples is None and not as_float and not integer and not is_quantized(graph):
+        raise QcompError(
+            "the model is not quantized, and there is no calibration data",
+            where=str(model),
+            fix="give --calibrate DATA, or --float to compile it as float32",
+        )
+
+
+def _findings(calibrations: list[Calibration]) -> list[Finding]:
+    from qcomp.quantize.check import check_calibration
+
+    return [finding for calibration in calibrations for finding in check_calibration(calibration)]
+
+
+def _facts(
+    artifact: Artifact, model: Path, written: Path, emit: Emit, findings: list[Finding], seconds: float
+) -> dict[str, Any]:
+    """What `--json` prints."""
+    found, metadata = artifact.coverage, artifact.metadata
+    files = [written] if written.is_file() else [f for f in written.rglob("*") if f.is_file()]
+    return {
+        "output": str(written),
+        "emit": str(emit),
+        "model": str(model),
+        "target": artifact.target.name,
+        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
+        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
+        "int8_share_of_macs": found.integer_share,
+        "arena_bytes": metadata["arena_bytes"],
+        "arena_lower_bound": metadata["arena_lower_bound"],
+        "weights_bytes": metadata["weights_bytes"],
+        "output_bytes": sum(f.stat().st_size for f in files),
+        "model_bytes": model.stat().st_size,
+        "islands": [
+            {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
+            for i in found.islands
+        ],
+        "findings": [{"code": f.code, "tensor": f.tensor, "message": f.message} for f in findings],
+        "notes": [],
+        "seconds": round(seconds, 3),
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from qcomp.cli.islands import island_lines
+    from qcomp.cli.output import bytes_text, count_text, plural
+
+    for finding in facts["findings"]:
+        print(f"calibration: {finding['message']} ({finding['code']})")
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    nodes, macs = facts["nodes"], facts["macs"]
+    total = macs["int8"] + macs["float32"]
+    print(f"{facts['output']}: for {facts['target']}, in {facts['seconds']:.1f} s")
+    print(
+        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
+        f"{facts['int8_share_of_macs']:.1%} of {count_text(total)} multiply-accumulates"
+    )
+    print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
+    print(f"  weights  {bytes_text(facts['weights_bytes'])}")
+    print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
+    for line in island_lines(facts["islands"]):
+        print(f"  float32  {line}")

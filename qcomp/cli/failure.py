@@ -1,0 +1,78 @@
+"""How a command ends: its exit status, and one line on standard error for every failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import typer
+from typer.main import get_command
+
+from qcomp.errors import QcompError
+
+BAD_INPUT, DEFECT, INTERRUPTED, TERMINATED, BROKEN_PIPE = 2, 70, 130, 143, 141
+
+#: What typer raises for wrong usage; releases differ in where the class lives.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def status_of(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """The exit status of the command that `arguments` ask for, after it ran."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries; what a user has to know is in the output or an error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)  # temporary files are removed on the way out
+    command = get_command(app)
+    try:
+        with command.make_context("qcomp", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except QcompError as error:
+        return _fail(BAD_INPUT, str(error))
+    except BrokenPipeError:
+        # The reader went away.  Python would complain about the same once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "interrupted")
+    except _USAGE_ERROR as error:
+        return _fail(BAD_INPUT, _usage(error))
+    except MemoryError as error:
+        return _fail(BAD_INPUT, f"out of memory: {error or 'no further detail'}; use a machine with more of it")
+    except Exception as error:  # whatever else arrives here is a defect
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        return _fail(
+            DEFECT,
+            f"internal error: {type(error).__name__} in {place}: {error}; please report it, with what "
+            "QCOMP_TRACEBACK=1 in the environment shows",
+        )
+    return 0
+
+
+def _fail(status: int, message: str) -> int:
+    if os.environ.get("QCOMP_TRACEBACK"):
+        traceback.print_exc()
+    print(f"qcomp: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _usage(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "qcomp"
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    return f"{message.rstrip('.')}; see `{command} --help`"
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)

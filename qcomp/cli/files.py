@@ -1,0 +1,112 @@
+"""Files that commands read and write.  An output is there complete, or it is not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from qcomp.errors import QcompError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from qcomp.ir.graph import Graph
+
+
+def check_input(path: Path) -> None:
+    """QcompError unless there is a file to read."""
+    if path.is_dir():
+        raise QcompError("this is a folder", where=str(path), fix="give a file")
+    if not path.exists():
+        raise QcompError("no such file", where=str(path), fix="check the path")
+
+
+def check_output(path: Path, *sources: Path) -> None:
+    """QcompError if a file cannot be written there, before hours of work go into it."""
+    if not path.parent.is_dir():
+        raise QcompError(f"the folder {str(path.parent)!r} does not exist", where=str(path), fix="create it first")
+    if path.is_dir():
+        raise QcompError("this is a folder", where=str(path), fix="give the path of a file to write")
+    if not os.access(path.parent, os.W_OK):
+        raise QcompError("the folder cannot be written to", where=str(path), fix="choose another output path")
+    check_not_a_source(path, *sources)
+
+
+def check_not_a_source(path: Path, *sources: Path) -> None:
+    """QcompError if writing `path` would replace what the command reads."""
+    for source in sources:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise QcompError("the output would replace the input", where=str(path), fix="choose another output path")
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file in one step: `write` fills a temporary one next to it, which then takes its place."""
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise QcompError(f"cannot be written: {error.strerror}", where=str(path), fix="choose another path") from None
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def read_graph(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    """The graph of a .qir text or an ONNX model."""
+    check_input(path)
+    if path.suffix != ".qir":
+        from qcomp.compiler import import_model
+
+        return import_model(path, shapes)
+    from qcomp.ir.text import parse_graph
+    from qcomp.ir.verify import verify
+
+    if shapes:
+        raise QcompError("the shapes of a .qir file are fixed", where=str(path), fix="leave out --shape")
+    try:
+        graph = parse_graph(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise QcompError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise QcompError("this is no text", where=str(path), fix="give a .qir text or an .onnx model") from None
+    verify(graph)
+    return graph
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays by input name from an .npz, or from an .npy for the only input."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    check_input(path)
+    # What zipfile and numpy raise for files that are cut off, garbled, or something else altogether.
+    damaged = (OSError, EOFError, ValueError, KeyError, SyntaxError, NotImplementedError)
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            if len(names) != 1:
+                raise QcompError(
+                    f"one array without a name, but the model has {len(names)} inputs",
+                    where=str(path), fix=f"give an .npz with the keys {', '.join(names)}",
+                )  # fmt: skip
+            return {names[0]: found}
+        with found:
+            return {key: found[key] for key in found.files}
+    except (*damaged, zipfile.BadZipFile, zlib.error) as error:
+        pickled = "object arrays" in str(error).lower()
+        reason = "it holds pickled Python objects" if pickled else "it is no .npz or .npy file, or damaged"
+        raise QcompError(f"cannot be read: {reason}", where=str(path), fix="write it with numpy.savez") from None

@@ -1,0 +1,22 @@
+"""Float islands for people: one line for all ops of a kind that share a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NAMED = 3
+
+
+def island_lines(islands: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`2 x softmax (sm0, sm1): this op has no int8 form [no-int8-form]; nothing to do: ...`, most work first."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for island in islands:
+        groups.setdefault((island["op"], island["reason"]), []).append(island)
+    ordered = sorted(groups.items(), key=lambda item: (-sum(i["macs"] for i in item[1]), item[0]))
+    lines = []
+    for (op, reason), members in ordered:
+        names = ", ".join(i["node"] for i in members[:_NAMED]) + (", ..." if len(members) > _NAMED else "")
+        first = members[0]
+        lines.append(f"{len(members)} x {op} ({names}): {first['detail']} [{reason}]; {first['advice']}")
+    return lines

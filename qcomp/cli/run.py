@@ -1,0 +1,68 @@
+"""`qcomp run`: runs an artifact once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qcomp.cli.arguments import ArtifactPath, Json, Threads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+InputPath = Annotated[
+    Path,
+    typer.Option("--input", "-i", metavar="IN", show_default=False,
+                 help="An .npz whose keys are the input names, or an .npy for a model of one input."),
+]  # fmt: skip
+OutputPath = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="OUT.npz", help="Write the outputs.", show_default=False)
+]
+
+
+def run(
+    artifact: ArtifactPath, input: InputPath, output: OutputPath = None, threads: Threads = 1, json: Json = False
+) -> None:
+    """Run an artifact on given inputs; print or write what comes out."""
+    import numpy as np
+
+    from qcomp.cli.files import check_input, check_output, read_arrays, write_file
+    from qcomp.cli.output import print_json, print_table
+    from qcomp.errors import QcompError
+    from qcomp.runtime.loader import load
+
+    if output is not None:
+        check_output(output, artifact, input)
+    check_input(artifact)
+    with load(artifact, threads) as model:
+        arrays = read_arrays(input, [t.name for t in model.inputs])
+        try:
+            results = model.run(arrays)
+        except QcompError as error:
+            raise QcompError(str(error), where=str(input)) from None
+    if output is not None:
+        write_file(output, lambda file: np.savez(file, allow_pickle=False, **results))
+    rows = [{"name": name, **_statistics(array)} for name, array in results.items()]
+    if json:
+        print_json({"artifact": str(artifact), "output": str(output) if output else None, "outputs": rows})
+    elif output is None:
+        columns = ("output", "dtype", "shape", "min", "max", "mean", "largest at")
+        print_table("", columns, [tuple("" if v is None else v for v in r.values()) for r in rows])
+
+
+def _statistics(array: np.ndarray) -> dict[str, Any]:
+    """Extremes, mean, and the flat index of the largest value; null where there is none."""
+    import numpy as np
+
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    facts: dict[str, Any] = {"dtype": str(array.dtype), "shape": list(array.shape)}
+    if not finite.size:
+        return facts | {"min": None, "max": None, "mean": None, "argmax": None}
+    return facts | {
+        "min": finite.min().item(),
+        "max": finite.max().item(),
+        "mean": float(finite.mean(dtype=np.float64)),
+        "argmax": int(np.argmax(array)),
+    }
