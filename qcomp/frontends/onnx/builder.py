@@ -25,7 +25,9 @@ class Builder:
         self.hint = "v"
         self.created: set[Value] = set()
 
-    def constant(self, data: np.ndarray | float | int, dtype: DType | None = None, name: str = "") -> Value:
+    def constant(
+        self, data: np.ndarray | np.generic | float | int, dtype: DType | None = None, name: str = ""
+    ) -> Value:
         """A constant; a Python number needs its dtype."""
         array = np.asarray(data, None if dtype is None else dtype.numpy)
         value = self.graph.constant(array, name or f"{self.hint}.const")
@@ -68,7 +70,11 @@ class Builder:
 
     def _computed(self, value: Value) -> Value:
         """float64 takes part in computations at run time as float32."""
-        return self.emit("cast", [value], {"dtype": DType.F32}) if value.dtype is DType.F64 and value.is_constant else value
+        return (
+            self.emit("cast", [value], {"dtype": DType.F32})
+            if value.dtype is DType.F64 and value.is_constant
+            else value
+        )
 
     def _fold(self, op: str, operands: Sequence[Value | None], attrs: Mapping[str, Attribute]) -> tuple[Value, ...]:
         definition = lookup(op)
@@ -96,4 +102,8 @@ class Builder:
 
     def _blame(self, error: QcompError, op: str) -> QcompError:
         text = str(error)
-        return error if not self.where or text.startswith(self.where) else QcompError(f"{text} (as {op})", where=self.where)
+        return (
+            error
+            if not self.where or text.startswith(self.where)
+            else QcompError(f"{text} (as {op})", where=self.where)
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import defs, helper
@@ -14,7 +16,7 @@ _RANDOM = frozenset(
 )
 
 
-def _schema(node: OnnxNode) -> defs.OpSchema | None:
+def _schema(node: OnnxNode) -> Any:  # an OpSchema, whose stub lacks the functions
     if node.proto.domain not in ("", "ai.onnx"):
         return None
     try:
@@ -37,7 +39,10 @@ def evaluate_constants(node: OnnxNode) -> list[np.ndarray] | None:
         helper.make_graph(
             [node.proto],
             "constants",
-            [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for k, a in feeds.items()],
+            [
+                helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+                for k, a in feeds.items()
+            ],
             [helper.make_empty_tensor_value_info(name) for name in names],
         ),
         opset_imports=[helper.make_opsetid("", node.opset)],
@@ -79,7 +84,7 @@ def _type_of(node: OnnxNode, index: int) -> bytes:
     if value is None:
         return b""
     element = helper.np_dtype_to_tensor_dtype(value.dtype.numpy)
-    return helper.make_tensor_type_proto(element, value.shape).SerializeToString()
+    return bytes(helper.make_tensor_type_proto(element, value.shape).SerializeToString())
 
 
 def _substitute(nodes: object, values: dict[str, onnx.AttributeProto]) -> None:
@@ -101,5 +106,3 @@ def _substitute(nodes: object, values: dict[str, onnx.AttributeProto]) -> None:
         copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
         del inner.attribute[:]
         inner.attribute.extend(copies)
-
-

@@ -8,6 +8,7 @@ from qcomp.frontends.onnx.table import MICROSOFT, supported_ops
 
 _NO_LOOP = "unroll the loop when exporting"
 _NO_RECURRENT = "recurrent layers are not supported; convolutions over time and attention are"
+_NO_ARC = "Sin, Cos and Tan are supported, their inverses are not"
 _SPLIT_OFF = "leave it out of the model and do it on the output, in the calling program"
 
 _HINTS: dict[tuple[str, str], str] = {
@@ -29,8 +30,10 @@ _HINTS: dict[tuple[str, str], str] = {
     ("", "MaxUnpool"): "use Resize or ConvTranspose",
     ("", "MaxRoiPool"): "use MaxPool of a fixed region",
     ("", "BitShift"): "multiply or divide by a power of two",
-    ("", "GatherElements"): "with constant indices it is supported, and so is Gather",
-    ("", "GatherND"): "with constant indices it is supported, and so is Gather",
+    ("", "Acos"): _NO_ARC,
+    ("", "Asin"): _NO_ARC,
+    ("", "Atan"): _NO_ARC,
+    ("", "BitCast"): "use Cast, if the numbers are to stay",
     ("", "ScatterElements"): "with constant indices it is supported",
     ("", "ScatterND"): "with constant indices it is supported",
     (MICROSOFT, "QAttention"): "quantize with the QDQ format and without attention fusion",
@@ -46,6 +49,8 @@ def hint(domain: str, op_type: str) -> str:
     known = _HINTS.get((domain, op_type))
     if known:
         return known
+    if domain.startswith("ai.onnx."):
+        return f"neural-network ops of ONNX's default domain are supported, those of {domain!r} are not"
     if domain not in ("", "ai.onnx", MICROSOFT):
         return f"ops of domain {domain!r} are not part of ONNX; export with standard ops"
     near = difflib.get_close_matches(op_type, [name for _, name in supported_ops()], n=2, cutoff=0.6)

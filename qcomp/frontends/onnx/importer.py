@@ -14,12 +14,14 @@ from qcomp.errors import QcompError
 from qcomp.frontends.onnx.builder import Builder
 from qcomp.frontends.onnx.fallback import evaluate_constants, function_body
 from qcomp.frontends.onnx.hints import hint
-from qcomp.frontends.onnx.node import OnnxNode, Unsupported, describe
+from qcomp.frontends.onnx.integers import convert_on_reals
+from qcomp.frontends.onnx.node import OnnxNode, describe
 from qcomp.frontends.onnx.order import in_order
 from qcomp.frontends.onnx.shapes import bind_shapes
 from qcomp.frontends.onnx.source import Model, open_model
 from qcomp.frontends.onnx.table import converter_for
 from qcomp.frontends.onnx.tensors import INTERFACE, NARROW, dense, element_name, read_tensor, static_dims
+from qcomp.frontends.onnx.unsupported import Unsupported
 from qcomp.ir.graph import Graph, Value
 from qcomp.ir.types import DType, TensorType
 from qcomp.ir.verify import verify
@@ -69,10 +71,10 @@ class Scope:
             if name in scope.initializers:
                 tensor = scope.initializers[name]
                 sparse = isinstance(tensor, onnx.SparseTensorProto)
-                array = dense(tensor) if sparse else read_tensor(tensor, self.importer.folder)  # type: ignore[arg-type]
+                array = dense(tensor) if sparse else read_tensor(tensor, self.importer.folder)
                 value = self.importer.builder.constant(array, name=scope.prefix + name)
-                if not sparse and tensor.data_type in NARROW:  # type: ignore[union-attr]
-                    self.importer.narrow[value] = tensor.data_type  # type: ignore[union-attr]
+                if not sparse and tensor.data_type in NARROW:
+                    self.importer.narrow[value] = tensor.data_type
                 scope.values[name] = value
                 return value
             scope = scope.parent
@@ -80,7 +82,7 @@ class Scope:
 
     def inner(self, prefix: str = "") -> Scope:
         """A scope for a subgraph: sees this one's values, keeps its own to itself."""
-        values: MutableMapping[str, Value] = ChainMap({}, self.values)  # type: ignore[arg-type]
+        values: MutableMapping[str, Value] = ChainMap({}, self.values)
         return Scope(self.opsets, values, self.importer, parent=self, prefix=self.prefix + prefix)
 
 
@@ -139,7 +141,9 @@ class Importer:
         for item in inputs:
             dtype = _interface_dtype(item)
             if not item.type.tensor_type.HasField("shape") and item.name not in self.shapes:
-                raise QcompError(f"input {item.name!r} has no shape", fix=f"give one with --shape {item.name}=1,3,224,224")
+                raise QcompError(
+                    f"input {item.name!r} has no shape", fix=f"give one with --shape {item.name}=1,3,224,224"
+                )
             if item.type.tensor_type.HasField("shape"):
                 dims[item.name] = list(static_dims(item.type.tensor_type))
             else:
@@ -156,18 +160,15 @@ class Importer:
             self.scope.values[item.name] = value
 
     def _enter_output(self, item: onnx.ValueInfoProto) -> None:
+        kind = item.type.WhichOneof("value")
+        declared = kind is not None and (kind != "tensor_type" or item.type.tensor_type.elem_type)
         value = self.scope.find(item.name)
-        if item.type.WhichOneof("value") is not None and item.type.tensor_type.elem_type:
-            dtype = _interface_dtype(item)
-            if dtype is not value.dtype:
-                if not (dtype.is_float and value.dtype.is_float):
-                    raise QcompError(
-                        f"output {item.name!r} is declared {dtype.value} and computed as {value.dtype.value}",
-                        fix="export the model again",
-                    )
-                if value.name == item.name and value.producer is not None:
-                    self.graph.rename(value, self.graph.fresh_name(f"{item.name}.f32"))
-                value = self._emit_output("cast", value, item.name, {"dtype": dtype})
+        source = next((v for v in self.graph.inputs if v.name == item.name), None)
+        if source is not None:
+            self.graph.outputs.append(source)
+            return
+        if declared and _interface_dtype(item) is not value.dtype:
+            value = self._convert_output(value, item.name, _interface_dtype(item))
         if value.name != item.name:
             free = not self.graph.has_value(item.name)
             plain = value not in self.graph.inputs and not self.graph.is_output(value)
@@ -180,6 +181,17 @@ class Importer:
         elif self.graph.is_output(value):
             raise QcompError(f"two outputs are called {item.name!r}", fix="export the model again")
         self.graph.outputs.append(value)
+
+    def _convert_output(self, value: Value, name: str, dtype: DType) -> Value:
+        """float32 as the float type that the output is declared to have."""
+        if not (dtype.is_float and value.dtype.is_float):
+            raise QcompError(
+                f"output {name!r} is declared {dtype.value} and computed as {value.dtype.value}",
+                fix="export the model again",
+            )
+        if value.name == name:
+            self.graph.rename(value, self.graph.fresh_name(f"{name}.f32"))
+        return self._emit_output("cast", value, name, {"dtype": dtype})
 
     def _emit_output(self, op: str, value: Value, name: str, attrs: Mapping[str, DType]) -> Value:
         """A node at the graph's interface, which is there even when its operand is constant."""
@@ -221,7 +233,8 @@ class Importer:
             builder.hint, builder.created = node.scope.prefix + first, set()
             try:
                 if converter is not None:
-                    results = converter(node)
+                    moved = convert_on_reals(node, converter)
+                    results = converter(node) if moved is None else moved
                     values = [results] if isinstance(results, Value) else list(results)
                 else:
                     values = self._without_converter(node)
@@ -233,8 +246,10 @@ class Importer:
         except _Blocked:
             self.missing.update(o for o in proto.output if o)
         except Unsupported as error:
-            self.unsupported.append(error)
+            self.unsupported.append(error if node.where in str(error) else Unsupported(str(error), where=node.where))
             self.missing.update(o for o in proto.output if o)
+        except QcompError as error:
+            raise error if node.where in str(error) else QcompError(str(error), where=node.where) from None
 
     def _without_converter(self, node: OnnxNode) -> list[Value]:
         """Ops outside the table: evaluated if their inputs are constants, else written out as ONNX defines them."""
@@ -273,7 +288,9 @@ class Importer:
             if not name:
                 continue
             if name in node.scope.values and not isinstance(node.scope.values, ChainMap):
-                raise QcompError(f"two nodes compute the tensor {name!r}", where=node.where, fix="export the model again")
+                raise QcompError(
+                    f"two nodes compute the tensor {name!r}", where=node.where, fix="export the model again"
+                )
             target = node.scope.prefix + name
             if value in self.builder.created and value.name != target and not self.graph.has_value(target):
                 self.graph.rename(value, target)
@@ -288,7 +305,9 @@ class _Blocked(Exception):
     """An input of the node comes from something unsupported."""
 
 
-def _enter_once(table: dict[str, TensorProto | onnx.SparseTensorProto], name: str, item: TensorProto | onnx.SparseTensorProto) -> None:
+def _enter_once(
+    table: dict[str, TensorProto | onnx.SparseTensorProto], name: str, item: TensorProto | onnx.SparseTensorProto
+) -> None:
     if name in table:
         raise QcompError(f"two initializers are called {name!r}", fix="export the model again")
     table[name] = item
@@ -297,10 +316,15 @@ def _enter_once(table: dict[str, TensorProto | onnx.SparseTensorProto], name: st
 def _interface_dtype(item: onnx.ValueInfoProto) -> DType:
     kind = item.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise Unsupported(f"{item.name!r} is a {str(kind or 'value without type').replace('_type', '')}", fix="only tensors can be inputs and outputs")
+        raise Unsupported(
+            f"{item.name!r} is a {str(kind or 'value without type').replace('_type', '')}",
+            fix="only tensors can be inputs and outputs",
+        )
     element = item.type.tensor_type.elem_type
     if element not in INTERFACE:
-        raise Unsupported(f"{item.name!r} is {element_name(element)}, which is not supported", fix="use FLOAT or an integer type")
+        raise Unsupported(
+            f"{item.name!r} is {element_name(element)}, which is not supported", fix="use FLOAT or an integer type"
+        )
     return INTERFACE[element]
 
 

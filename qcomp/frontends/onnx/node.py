@@ -10,16 +10,13 @@ import onnx
 
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx.tensors import read_tensor
+from qcomp.frontends.onnx.unsupported import Unsupported
 from qcomp.ir.graph import Value
 from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType, Quantization
 
 if TYPE_CHECKING:
     from qcomp.frontends.onnx.importer import Importer, Scope
-
-
-class Unsupported(QcompError):
-    """An op, or a form of it, that has no counterpart here.  The importer collects these."""
 
 
 class OnnxNode:
@@ -131,7 +128,7 @@ class OnnxNode:
     ) -> tuple[Value, ...]:
         return self.importer.builder.emit_all(op, inputs, attrs)
 
-    def const(self, data: np.ndarray | float | int, dtype: DType | None = None) -> Value:
+    def const(self, data: np.ndarray | np.generic | float | int, dtype: DType | None = None) -> Value:
         return self.importer.builder.constant(data, dtype)
 
     def scalar(self, number: float, like: Value) -> Value:

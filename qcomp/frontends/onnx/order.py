@@ -20,7 +20,9 @@ def in_order(nodes: Sequence[onnx.NodeProto], known: Set[str]) -> list[onnx.Node
     for index, node in enumerate(nodes):
         for name in node.output:
             if name and name in producers:
-                raise QcompError(f"two nodes compute the tensor {name!r}", where=describe(node), fix="export the model again")
+                raise QcompError(
+                    f"two nodes compute the tensor {name!r}", where=describe(node), fix="export the model again"
+                )
             if name:
                 producers[name] = index
     result: list[onnx.NodeProto] = []
@@ -39,11 +41,15 @@ def in_order(nodes: Sequence[onnx.NodeProto], known: Set[str]) -> list[onnx.Node
                     if name in known:
                         continue
                     raise QcompError(
-                        f"nothing computes its input {name!r}", where=describe(nodes[index]), fix="export the model again"
+                        f"nothing computes its input {name!r}",
+                        where=describe(nodes[index]),
+                        fix="export the model again",
                     )
                 if state[producer] == 1:
                     raise QcompError(
-                        f"the tensor {name!r} depends on itself", where=describe(nodes[index]), fix="export the model again"
+                        f"the tensor {name!r} depends on itself",
+                        where=describe(nodes[index]),
+                        fix="export the model again",
                     )
                 if state[producer] == 0:
                     state[producer] = 1

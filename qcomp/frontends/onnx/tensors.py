@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from qcomp.errors import QcompError
+from qcomp.frontends.onnx.unsupported import Unsupported
 from qcomp.ir.types import DType
 
 # What the interface of a graph (its inputs and outputs) may hold.
@@ -52,18 +53,20 @@ NARROW = frozenset(_STORAGE) - {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 def element_name(element: int) -> str:
     """The ONNX name of an element type, "FLOAT16"."""
     try:
-        return str(TensorProto.DataType.Name(element))  # type: ignore[arg-type]
+        return str(TensorProto.DataType.Name(element))
     except ValueError:
         return f"element type {element}"
 
 
 def computed_dtype(element: int) -> DType:
-    """The dtype in which values of an ONNX element type are computed; QcompError when there is none."""
+    """The dtype in which values of an ONNX element type are computed; Unsupported when there is none."""
     if element in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
         return DType.F32
     dtype = INTERFACE.get(element)
     if dtype is None:
-        raise QcompError(f"{element_name(element)} is not supported", fix="use FLOAT or an integer type of 8 to 64 bits")
+        raise Unsupported(
+            f"{element_name(element)} is not supported", fix="use FLOAT or an integer type of 8 to 64 bits"
+        )
     return dtype
 
 
@@ -75,7 +78,7 @@ def read_tensor(tensor: TensorProto, folder: Path | None = None) -> np.ndarray:
     """
     where = f"tensor {tensor.name!r}" if tensor.name else "a constant"
     if tensor.data_type not in INTERFACE and tensor.data_type not in _STORAGE:
-        raise QcompError(
+        raise Unsupported(
             f"{element_name(tensor.data_type)} is not supported", where=where, fix="use FLOAT or an integer type"
         )
     if external_data_helper.uses_external_data(tensor):

@@ -143,7 +143,7 @@ FUSED = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 def fused_activation(node: OnnxNode, x: Value) -> Value:
     """The `activation` attribute of com.microsoft's fused ops, with its `activation_params`."""
     name = node.attr_str("activation", "")
-    params = node.attributes["activation_params"].floats if node.has("activation_params") else ()
+    params = list(node.attributes["activation_params"].floats) if node.has("activation_params") else []
     if not name:
         return x
     if name in FUSED:

@@ -62,7 +62,7 @@ def range_(node: OnnxNode) -> Value:
 def eye_like(node: OnnxNode) -> Value:
     x = node.value(0)
     dtype = computed_dtype(node.attr_int("dtype")) if node.has("dtype") else x.dtype
-    return node.const(np.eye(*x.shape, k=node.attr_int("k", 0), dtype=dtype.numpy))
+    return node.const(np.eye(x.shape[0], x.shape[1], k=node.attr_int("k", 0), dtype=dtype.numpy))
 
 
 @onnx_op("Dropout")

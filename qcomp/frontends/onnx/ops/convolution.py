@@ -120,9 +120,7 @@ def convolution(node: OnnxNode, x: Value, w: Value, bias: Value | None) -> Value
     """conv2d with the node's attributes."""
     rank = spatial_rank(node, x)
     window = read_window(node, x.shape[2:], checked_kernel(node, x, w))
-    y = node.emit(
-        "conv2d", [flatten_image(node, x), flatten_weight(node, w), bias], conv_attributes(node, window)
-    )
+    y = node.emit("conv2d", [flatten_image(node, x), flatten_weight(node, w), bias], conv_attributes(node, window))
     return unflatten_image(node, y, rank)
 
 
@@ -177,9 +175,5 @@ def conv_transpose(node: OnnxNode) -> Value:
     window = Window(kernel, strides, dilations, tuple(begins), tuple(ends))
     attrs = conv_attributes(node, window)
     attrs["output_pads"] = tuple(output_pads) if rank == 2 else (0, *output_pads)
-    y = node.emit(
-        "conv_transpose2d", [flatten_image(node, x), flatten_weight(node, w), node.optional(2)], attrs
-    )
+    y = node.emit("conv_transpose2d", [flatten_image(node, x), flatten_weight(node, w), node.optional(2)], attrs)
     return unflatten_image(node, y, rank)
-
-

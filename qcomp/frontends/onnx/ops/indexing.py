@@ -1,4 +1,4 @@
-"""Gathers and scatters of single elements at positions known at compile time: all are one gather of a flat tensor."""
+"""Gathers and scatters of single elements: all are one gather of a flat tensor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from qcomp.frontends.onnx.ops.elementwise import same_dtype
 from qcomp.frontends.onnx.ops.movement import take_flat
 from qcomp.frontends.onnx.table import onnx_op
 from qcomp.ir.graph import Value
+from qcomp.ir.types import DType
 
 
 def _positions(node: OnnxNode, x: Value, indices: np.ndarray, axis: int) -> np.ndarray:
     """Flat position in x of each element that GatherElements or ScatterElements names."""
-    index = list(np.indices(indices.shape))
+    index: list[np.ndarray] = list(np.indices(indices.shape))
     size = x.shape[axis]
     index[axis] = np.where(indices < 0, indices + size, indices)
     return _ravel(node, index, x)
@@ -40,16 +41,51 @@ def _positions_nd(node: OnnxNode, x: Value, indices: np.ndarray, batch: int = 0)
     return _ravel(node, [*whole[:batch], *columns, *whole[len(outer) :]], x)
 
 
+def take_computed(node: OnnxNode, x: Value, base: np.ndarray, parts: list[tuple[Value, int, int]]) -> Value:
+    """Elements of x at base + Σ index · stride, for (index, size, stride) of axes whose indices come at run time."""
+    position = node.const(base.astype(np.int64))
+    for index, size, stride in parts:
+        wide = node.cast(index, DType.I64)
+        behind = node.emit("add", [wide, node.scalar(size, wide)])
+        index = node.emit("where", [node.emit("less", [wide, node.scalar(0, wide)]), behind, wide])
+        position = node.emit("add", [position, node.emit("mul", [index, node.scalar(stride, index)])])
+    return node.emit("gather", [node.reshape(x, (x.type.elements,)), position], {"axis": 0})
+
+
+def strides_of(shape: tuple[int, ...]) -> list[int]:
+    """Elements from one index to the next along each axis."""
+    return [int(np.prod(shape[d + 1 :], dtype=np.int64)) for d in range(len(shape))]
+
+
 @onnx_op("GatherElements")
 def gather_elements(node: OnnxNode) -> Value:
-    x, indices = node.value(0), node.constant(1, "the indices").astype(np.int64)
-    return take_flat(node, x, _positions(node, x, indices, node.axis(len(x.shape), 0)))
+    x, indices = node.value(0), node.value(1)
+    axis = node.axis(len(x.shape), 0)
+    if indices.data is not None:
+        return take_flat(node, x, _positions(node, x, indices.data.astype(np.int64), axis))
+    strides, grid = strides_of(x.shape), np.indices(indices.shape)
+    base = sum(
+        (g * s for d, (g, s) in enumerate(zip(grid, strides, strict=True)) if d != axis), np.zeros(indices.shape)
+    )
+    return take_computed(node, x, np.asarray(base), [(indices, x.shape[axis], strides[axis])])
 
 
 @onnx_op("GatherND")
 def gather_nd(node: OnnxNode) -> Value:
-    x, indices = node.value(0), node.constant(1, "the indices").astype(np.int64)
-    return take_flat(node, x, _positions_nd(node, x, indices, node.attr_int("batch_dims", 0)))
+    x, indices, batch = node.value(0), node.value(1), node.attr_int("batch_dims", 0)
+    if indices.data is not None:
+        return take_flat(node, x, _positions_nd(node, x, indices.data.astype(np.int64), batch))
+    outer, depth = indices.shape[:-1], indices.shape[-1]
+    rest, strides = x.shape[batch + depth :], strides_of(x.shape)
+    grid = np.indices((*outer, *rest))
+    kept = [*enumerate(grid[:batch]), *enumerate(grid[len(outer) :], batch + depth)]
+    base = sum((g * strides[d] for d, g in kept), np.zeros((*outer, *rest)))
+    parts = []
+    for d in range(depth):
+        column = node.emit("gather", [indices, node.const(d, DType.I64)], {"axis": len(outer)})
+        column = node.reshape(column, (*outer, *(1,) * len(rest)))
+        parts.append((column, x.shape[batch + d], strides[batch + d]))
+    return take_computed(node, x, np.asarray(base), parts)
 
 
 _COMBINE = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}

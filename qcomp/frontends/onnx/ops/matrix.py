@@ -117,8 +117,12 @@ def _contract(node: OnnxNode, values: Sequence[Value], terms: Sequence[str], res
     def count(letters: Sequence[str]) -> int:
         return int(np.prod([size[c] for c in letters], dtype=np.int64))
 
-    a = node.reshape(_permute(node, values[0], left, [*batch, *rows, *inner]), (count(batch), count(rows), count(inner)))
-    b = node.reshape(_permute(node, values[1], right, [*batch, *inner, *columns]), (count(batch), count(inner), count(columns)))
+    a = node.reshape(
+        _permute(node, values[0], left, [*batch, *rows, *inner]), (count(batch), count(rows), count(inner))
+    )
+    b = node.reshape(
+        _permute(node, values[1], right, [*batch, *inner, *columns]), (count(batch), count(inner), count(columns))
+    )
     order = [*batch, *rows, *columns]
     y = node.reshape(node.emit("matmul", [a, b]), tuple(size[c] for c in order))
     return _permute(node, y, order, result)

@@ -10,6 +10,7 @@ from qcomp.frontends.onnx.node import OnnxNode
 from qcomp.frontends.onnx.ops.elementwise import same_dtype
 from qcomp.frontends.onnx.table import onnx_op
 from qcomp.ir.graph import Value
+from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType
 
 
@@ -112,7 +113,10 @@ def slice_of(node: OnnxNode, x: Value, ranges: Sequence[tuple[int, int, int]]) -
             # Reversed ranges are gathers of known indices.
             order = np.asarray(range(start, end, step), np.int64)
             x = node.emit("gather", [x, node.const(order)], {"axis": d})
-    forward = [(0, x.shape[d], 1) if step < 0 else (start, max(start, end), step) for d, (start, end, step) in enumerate(ranges)]
+    forward = [
+        (0, x.shape[d], 1) if step < 0 else (start, max(start, end), step)
+        for d, (start, end, step) in enumerate(ranges)
+    ]
     if all(r == (0, d, 1) for r, d in zip(forward, x.shape, strict=True)):
         return x
     starts, ends, steps = (tuple(column) for column in zip(*forward, strict=True))
@@ -189,7 +193,9 @@ def pad(node: OnnxNode) -> Value:
             full[a], full[rank + a] = pads[i], pads[len(axes) + i]
         pads = tuple(full)
     # Negative padding cuts off.
-    cut = [(max(0, -b), x.shape[d] - max(0, -e), 1) for d, (b, e) in enumerate(zip(pads[:rank], pads[rank:], strict=True))]
+    cut = [
+        (max(0, -b), x.shape[d] - max(0, -e), 1) for d, (b, e) in enumerate(zip(pads[:rank], pads[rank:], strict=True))
+    ]
     x = slice_of(node, x, cut)
     pads = tuple(max(0, p) for p in pads)
     if not any(pads):
@@ -199,7 +205,7 @@ def pad(node: OnnxNode) -> Value:
 
 @onnx_op("DepthToSpace")
 def depth_to_space(node: OnnxNode) -> Value:
-    attrs = {"block": node.attr_int("blocksize"), "mode": node.attr_str("mode", "DCR")}
+    attrs: dict[str, Attribute] = {"block": node.attr_int("blocksize"), "mode": node.attr_str("mode", "DCR")}
     return node.emit("depth_to_space", [node.value(0)], attrs)
 
 
@@ -222,11 +228,9 @@ def one_hot(node: OnnxNode) -> Value:
     axis = node.axis(len(indices.shape) + 1, -1)
     if values.data is not None:
         off, on = (float(v) for v in values.data.reshape(-1))
-        attrs = {"depth": depth, "on": on, "off": off, "axis": axis, "dtype": values.dtype}
+        attrs: dict[str, Attribute] = {"depth": depth, "on": on, "off": off, "axis": axis, "dtype": values.dtype}
         return node.emit("one_hot", [indices], attrs)
-    hot = node.emit(
-        "one_hot", [indices], {"depth": depth, "on": 1.0, "off": 0.0, "axis": axis, "dtype": DType.BOOL}
-    )
+    hot = node.emit("one_hot", [indices], {"depth": depth, "on": 1.0, "off": 0.0, "axis": axis, "dtype": DType.BOOL})
     off_value = node.emit("gather", [values, node.const(0, DType.I64)], {"axis": 0})
     on_value = node.emit("gather", [values, node.const(1, DType.I64)], {"axis": 0})
     return node.emit("where", [hot, on_value, off_value])

@@ -9,6 +9,7 @@ import numpy as np
 from qcomp.frontends.onnx.node import OnnxNode
 from qcomp.frontends.onnx.table import MICROSOFT, onnx_op
 from qcomp.ir.graph import Value
+from qcomp.ir.registry import Attribute
 
 
 @onnx_op("BatchNormalization")
@@ -35,7 +36,11 @@ def group_normalization(node: OnnxNode) -> Value:
         repeat = node.const(np.repeat(np.arange(groups, dtype=np.int64), channels // groups))
         scale, bias = (node.emit("gather", [v, repeat], {"axis": 0}) for v in (scale, bias))
     spread = (channels, *(1,) * (len(x.shape) - 2))
-    normal = normalized(node, node.reshape(x, (x.shape[0], groups, channels // groups * int(np.prod(x.shape[2:], dtype=np.int64)))), (2,))
+    normal = normalized(
+        node,
+        node.reshape(x, (x.shape[0], groups, channels // groups * int(np.prod(x.shape[2:], dtype=np.int64)))),
+        (2,),
+    )
     scaled = node.emit("mul", [node.reshape(normal, x.shape), node.reshape(scale, spread)])
     return node.emit("add", [scaled, node.reshape(bias, spread)])
 
@@ -49,7 +54,7 @@ def normalized(node: OnnxNode, x: Value, axes: Sequence[int]) -> Value:
 
 def moments(node: OnnxNode, x: Value, axes: Sequence[int], epsilon: float) -> tuple[Value, Value, Value]:
     """x − mean, 1 / sqrt(variance + epsilon) and the mean."""
-    over = {"axes": tuple(axes), "keepdims": True}
+    over: dict[str, Attribute] = {"axes": tuple(axes), "keepdims": True}
     mean = node.emit("reduce_mean", [x], over)
     centred = node.emit("sub", [x, mean])
     variance = node.emit("reduce_mean", [node.emit("mul", [centred, centred])], over)
@@ -80,7 +85,7 @@ def skip_layer_normalization(node: OnnxNode) -> Sequence[Value]:
         x = node.emit("add", [x, bias])
     if node.wants(1) or node.wants(2):
         raise node.unsupported("mean and deviation outputs", "use its first output and the sum")
-    attrs = {"axis": len(x.shape) - 1, "epsilon": node.attr_float("epsilon", 1e-12)}
+    attrs: dict[str, Attribute] = {"axis": len(x.shape) - 1, "epsilon": node.attr_float("epsilon", 1e-12)}
     y = node.emit("layer_norm", [x, node.value(2), node.optional(3)], attrs)
     return [y, y, y, x] if node.wants(3) else [y]
 
@@ -99,7 +104,7 @@ def mean_variance_normalization(node: OnnxNode) -> Value:
     x = node.value(0)
     axes = tuple(node.normalize(a, len(x.shape)) for a in node.attr_ints("axes", (0, 2, 3)))
     # The definition adds 1e-9 to the standard deviation.
-    over = {"axes": axes, "keepdims": True}
+    over: dict[str, Attribute] = {"axes": axes, "keepdims": True}
     centred = node.emit("sub", [x, node.emit("reduce_mean", [x], over)])
     variance = node.emit("reduce_mean", [node.emit("mul", [centred, centred])], over)
     deviation = node.emit("add", [node.emit("sqrt", [variance]), node.scalar(1e-9, x)])
@@ -125,7 +130,7 @@ def local_response_normalization(node: OnnxNode) -> Value:
     n, c = x.shape[:2]
     columns = node.reshape(node.emit("mul", [x, x]), (n, 1, c, x.type.elements // (n * c)))
     pads = ((size - 1) // 2, 0, size // 2, 0)
-    attrs = {"kernel": (size, 1), "strides": (1, 1), "pads": pads, "count_include_pad": True}
+    attrs: dict[str, Attribute] = {"kernel": (size, 1), "strides": (1, 1), "pads": pads, "count_include_pad": True}
     mean = node.reshape(node.emit("avg_pool", [columns], attrs), x.shape)
     scaled = node.emit("mul", [mean, node.scalar(node.attr_float("alpha", 1e-4), x)])
     base = node.emit("add", [scaled, node.scalar(node.attr_float("bias", 1.0), x)])

@@ -14,7 +14,7 @@ from qcomp.ir.graph import Value
 
 
 def ceil_ends(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
-    """End padding that adds the last, partial window of ceil_mode, if it starts inside the input or its front padding."""
+    """End padding that adds the partial window of ceil_mode, if it starts inside the input or its front padding."""
     ends = []
     for d, size in enumerate(sizes):
         extent, stride = window.extent[d], window.strides[d]

@@ -67,7 +67,7 @@ def qlinear_matmul(node: OnnxNode) -> Value:
 def qgemm(node: OnnxNode) -> Value:
     transposed = bool(node.attr_int("transB", 0))
     alpha = node.attr_float("alpha", 1.0)
-    scales = [node.constant(1, "the scale"), node.constant(4, "the scale"), np.float32([alpha])]
+    scales = [node.constant(1, "the scale"), node.constant(4, "the scale"), np.asarray([alpha], np.float32)]
     attrs = {
         "alpha": alpha,
         "beta": 1.0,

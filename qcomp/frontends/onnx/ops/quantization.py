@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear: pairs become `fake_quant`, integer constants keep their integers and their grid."""
+"""QuantizeLinear and DequantizeLinear: pairs become `fake_quant`, integer constants keep integers and grid."""
 
 from __future__ import annotations
 

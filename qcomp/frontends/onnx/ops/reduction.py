@@ -71,9 +71,7 @@ def reduce_log_sum_exp(node: OnnxNode) -> Value:
     if any(x.shape[a] == 0 for a in axes):
         return node.emit("log", [reduce(node, "reduce_sum", node.emit("exp", [x]))])
     top = node.emit("reduce_max", [x], {"axes": axes, "keepdims": True})
-    total = node.emit(
-        "reduce_sum", [node.emit("exp", [node.emit("sub", [x, top])])], {"axes": axes, "keepdims": True}
-    )
+    total = node.emit("reduce_sum", [node.emit("exp", [node.emit("sub", [x, top])])], {"axes": axes, "keepdims": True})
     result = node.emit("add", [node.emit("log", [total]), top])
     if _keep(node):
         return result

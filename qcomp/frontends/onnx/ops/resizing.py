@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from qcomp.frontends.onnx.node import OnnxNode
 from qcomp.frontends.onnx.table import onnx_op
 from qcomp.ir.graph import Value
+from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType
 
 
@@ -30,7 +31,7 @@ def resize(node: OnnxNode) -> Value:
     axes = tuple(node.normalize(a, rank) for a in node.attr_ints("axes", range(rank)))
     mode = node.attr_str("mode", "nearest")
     if node.opset < 11:
-        scales, sizes = node.constant(1, "the scales"), None
+        scales, sizes = node.optional_constant(1, "the scales"), None
         coordinates, rounding = "asymmetric", "floor"
     else:
         scales, sizes = node.optional_constant(2, "the scales"), node.optional_constant(3, "the sizes")
@@ -57,6 +58,11 @@ def resize(node: OnnxNode) -> Value:
     special = (
         node.attr_int("antialias", 0)
         or node.attr_int("exclude_outside", 0)
+        # By scales, the output size in the formula is the exact product, not the one rounded down.
+        or (
+            coordinates == "align_corners"
+            and any(f * d != o for f, d, o in zip(factors, x.shape, full_sizes, strict=True))
+        )
         or coordinates in ("tf_crop_and_resize", "half_pixel_symmetric", "tf_half_pixel_for_nn")
     )
     if special:
@@ -73,7 +79,7 @@ def _resize(
     coordinates: str,
     rounding: str,
 ) -> Value:
-    attrs = {
+    attrs: dict[str, Attribute] = {
         "sizes": sizes,
         "scales": factors,
         "mode": mode,
@@ -140,7 +146,10 @@ def _resample(
         helper.make_graph(
             [proto],
             "rows",
-            [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in feeds.items()],
+            [
+                helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+                for k, v in feeds.items()
+            ],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         ),
         opset_imports=[helper.make_opsetid("", max(node.opset, 18))],
