@@ -45,7 +45,7 @@ class Gather(Op):
         size = x.shape[axis]
         wide = indices.astype(np.int64)
         wide = np.clip(np.where(wide < 0, wide + size, wide), 0, max(0, size - 1))
-        return [np.ascontiguousarray(np.take(x, wide, axis=axis))]
+        return [np.asarray(np.take(x, wide, axis=axis), order="C")]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         axis, rank = call.int("axis"), call.type(0).rank
