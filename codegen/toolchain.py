@@ -132,8 +132,9 @@ def replace_file(path: Path, content: bytes) -> None:
         os.chmod(name, 0o777 & ~mask)
         os.replace(name, path)
     except OSError as error:
-        os.unlink(name)
         raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    finally:  # an interrupted run leaves nothing behind either
+        Path(name).unlink(missing_ok=True)
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -154,6 +155,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
             folder.rmdir()
         os.replace(staging, folder)
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise QcompError(f"cannot be written: {error.strerror}", where=str(folder)) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return folder
