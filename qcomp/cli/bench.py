@@ -155,7 +155,7 @@ def _show(facts: dict[str, Any]) -> None:
     if "steps" in facts:
         print()
         rows_of_steps = [
-            (s["name"], s["op"], s["kernel"], s["ms"], f"{s['gops']:.1f}" if s["gops"] else "", f"{s['share']:.1%}")
+            (s["name"], s["op"], s["kernel"], f"{s['ms']:.4f}", f"{s['gops']:.1f}" if s["gops"] else "", f"{s['share']:.1%}")
             for s in facts["steps"]
         ]
         print_table("", ("step", "op", "kernel", "ms", "GOPS", "share"), rows_of_steps)

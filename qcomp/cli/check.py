@@ -76,4 +76,4 @@ def _show(facts: dict[str, Any]) -> None:
     for line in island_lines(facts["islands"]):
         print(f"  float32  {line}")
     for missing in facts["without_kernel"]:
-        print(f"  cannot be compiled: {missing['message']}")
+        print(f"  missing  {missing['message']}")

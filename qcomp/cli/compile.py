@@ -119,7 +119,7 @@ def compile_model(
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
     from qcomp.cli.arguments import parse_shapes, samples_for
-    from qcomp.cli.files import check_input, check_not_a_source, check_output, read_graph
+    from qcomp.cli.files import check_input, check_output, check_output_folder, read_graph
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
@@ -129,7 +129,7 @@ def compile_model(
     if emit is Emit.LIB:
         check_output(output, *filter(None, (model, calibrate)))
     else:
-        check_not_a_source(output, *filter(None, (model, calibrate)))
+        check_output_folder(output)
 
     with Stages(quiet) as progress:
         progress("load", 0, 1)

@@ -34,10 +34,20 @@ def check_output(path: Path, *sources: Path) -> None:
         raise QcompError("this is a folder", where=str(path), fix="give the path of a file to write")
     if not os.access(path.parent, os.W_OK):
         raise QcompError("the folder cannot be written to", where=str(path), fix="choose another output path")
-    check_not_a_source(path, *sources)
+    _check_not_a_source(path, *sources)
 
 
-def check_not_a_source(path: Path, *sources: Path) -> None:
+def check_output_folder(path: Path) -> None:
+    """QcompError if a new folder cannot be made there."""
+    if path.exists() and not path.is_dir():
+        raise QcompError("this is a file", where=str(path), fix="give the path of a new folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise QcompError("the folder is not empty", where=str(path), fix="give the path of a new folder")
+    if not path.absolute().parent.is_dir():
+        raise QcompError(f"the folder {str(path.parent)!r} does not exist", where=str(path), fix="create it first")
+
+
+def _check_not_a_source(path: Path, *sources: Path) -> None:
     """QcompError if writing `path` would replace what the command reads."""
     for source in sources:
         if path.exists() and source.exists() and path.samefile(source):
