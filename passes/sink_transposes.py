@@ -96,7 +96,7 @@ def inverse(perm: Sequence[int]) -> Perm:
     return tuple(int(i) for i in np.argsort(perm))
 
 
-def _moves_nothing(shape: Sequence[int], perm: Sequence[int]) -> bool:
+def moves_nothing(shape: Sequence[int], perm: Sequence[int]) -> bool:
     """Whether a transpose leaves the order of elements as it is: dimensions of size 1 may go anywhere."""
     kept = [p for p in perm if shape[p] != 1]
     return kept == sorted(kept)
@@ -141,19 +141,19 @@ def _operand_perm(node: Node) -> Perm | None:
     """The permutation of the first operand that is a transpose."""
     for value in node.inputs:
         if value is not None and value.producer is not None and value.producer.op.name == "transpose":
-            return _perm(value.producer)
+            return permutation(value.producer)
     return None
 
 
-def _perm(transpose: Node) -> Perm:
+def permutation(transpose: Node) -> Perm:
     perm = transpose.attrs["perm"]
     assert isinstance(perm, tuple)
     return tuple(int(p) for p in perm)
 
 
 def _simplify(graph: Graph, node: Node) -> bool:
-    """Composes transposes, turns those that move nothing into reshapes, and folds those of constants."""
-    x, perm = node.input(0), _perm(node)
+    """Composes transposes and drops those that do nothing."""
+    x, perm = node.input(0), permutation(node)
     producer = x.producer
     if perm == tuple(range(len(perm))) and not (graph.is_output(node.output) and producer is None):
         if graph.is_output(node.output) and graph.is_output(x):
@@ -161,19 +161,15 @@ def _simplify(graph: Graph, node: Node) -> bool:
         graph.replace(node, x)
         return True
     if producer is not None and producer.op.name == "transpose":
-        inner = _perm(producer)
+        inner = permutation(producer)
         joined = tuple(inner[p] for p in perm)
         new = graph.add("transpose", [producer.input(0)], {"perm": joined}, names=[node.output.name])
-        graph.replace(node, new.output)
-        return True
-    if _moves_nothing(x.shape, perm) and x.quant is None or _moves_nothing(x.shape, perm) and _per_tensor(x):
-        new = graph.add("reshape", [x], {"shape": node.output.shape}, names=[node.output.name])
         graph.replace(node, new.output)
         return True
     return False
 
 
-def _per_tensor(value: Value) -> bool:
+def per_tensor(value: Value) -> bool:
     return value.quant is None or value.quant.axis is None
 
 
@@ -183,13 +179,13 @@ def _past_reshape(graph: Graph, node: Node) -> bool:
     producer = x.producer
     if producer is None:
         return False
-    if producer.op.name == "reshape" and _per_tensor(x):
+    if producer.op.name == "reshape" and per_tensor(x):
         new = graph.add("reshape", [producer.input(0)], dict(node.attrs), names=[node.output.name])
         graph.replace(node, new.output)
         return True
-    if producer.op.name != "transpose" or not _per_tensor(x):
+    if producer.op.name != "transpose" or not per_tensor(x):
         return False
-    perm, source = _perm(producer), producer.input(0)
+    perm, source = permutation(producer), producer.input(0)
     groups = match_axes(x.shape, node.output.shape)
     if groups is None:
         return False
@@ -245,10 +241,10 @@ def match_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], 
 def _untransposed(graph: Graph, value: Value, perm: Perm) -> Value:
     """`value` in the order before a transpose with `perm`: its source, a permuted constant, or a new transpose."""
     producer = value.producer
-    if producer is not None and producer.op.name == "transpose" and _perm(producer) == perm:
+    if producer is not None and producer.op.name == "transpose" and permutation(producer) == perm:
         return producer.input(0)
     back = inverse(perm)
-    if value.is_constant and _per_tensor(value):
+    if value.is_constant and per_tensor(value):
         return graph.constant(value.array.transpose(back), value.name, value.quant)
     return graph.add("transpose", [value], {"perm": back}, names=[f"{value.name}.back"]).output
 
@@ -256,7 +252,7 @@ def _untransposed(graph: Graph, value: Value, perm: Perm) -> Value:
 def _rebuild(graph: Graph, node: Node, perm: Perm, attrs: dict[str, Attribute]) -> bool:
     """The op on the source of its (only transposed) operand, with a transpose behind each result."""
     quants = [v.quant for v in node.outputs]
-    if any(q is not None and q.axis is not None for q in quants) or not _per_tensor(node.input(0)):
+    if any(q is not None and q.axis is not None for q in quants) or not per_tensor(node.input(0)):
         return False
     grid = node.attrs.get("quant")
     if grid is not None and getattr(grid, "axis", None) is not None:
@@ -278,7 +274,7 @@ def _transpose_results(graph: Graph, node: Node, new: Node, perm: Perm) -> None:
 
 def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
     rank = len(perm)
-    if node.output.type.rank != rank or not all(v is None or _per_tensor(v) for v in node.inputs):
+    if node.output.type.rank != rank or not all(v is None or per_tensor(v) for v in node.inputs):
         return False
     if not _worth_moving(node, perm):
         return False
@@ -319,14 +315,14 @@ def _worth_moving(node: Node, perm: Perm) -> bool:
     others = sum(
         v.type.elements
         for v in computed
-        if not _matches(v, perm) and not (v.type.rank == len(perm) and _moves_nothing(v.shape, inverse(perm)))
+        if not _matches(v, perm) and not (v.type.rank == len(perm) and moves_nothing(v.shape, inverse(perm)))
     )
     return moved >= others
 
 
 def _matches(value: Value, perm: Perm) -> bool:
     producer = value.producer
-    return producer is not None and producer.op.name == "transpose" and _perm(producer) == perm
+    return producer is not None and producer.op.name == "transpose" and permutation(producer) == perm
 
 
 def _reduction(graph: Graph, node: Node, perm: Perm) -> bool:

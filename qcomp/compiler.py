@@ -29,7 +29,9 @@ from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.sink_transposes import SinkTransposes
+from qcomp.passes.trivial_transposes import TrivialTransposes
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
@@ -154,11 +156,13 @@ def integer_lowering() -> list[Pass]:
     return [
         ChannelsLast(),
         SinkTransposes(),
+        TrivialTransposes(),
         FoldConstants(),
         CommonSubexpressions(),
         FoldFakeQuant(),
         FuseRequantize(),
         FuseTables(),
+        RemoveNoOps(),
         FoldConstants(),
         CommonSubexpressions(),
         DeadCode(),
