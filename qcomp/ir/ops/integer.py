@@ -11,6 +11,7 @@ NHWC; weights are int8 and symmetric; `mult` is s_x·s_w[c]/s_y rounded once to 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,48 +77,73 @@ def _finish(call: Call, acc: np.ndarray, mult: np.ndarray, table: np.ndarray | N
     return apply_table(requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi")), table)
 
 
-def _clamp_interval(call: Call, table_index: int) -> Interval:
-    if "dtype" in call.attrs and call.dtype("dtype") is DType.F32:
-        return Interval.of(-np.inf, np.inf)
-    table = call.constant(table_index)
-    if table is not None:
-        window = table[call.int("lo") + 128 : call.int("hi") + 129]
-        return Interval.of(window.min(), window.max())
-    if call.has(table_index):
-        return Interval.of(-128, 127)
-    return Interval.of(call.int("lo"), call.int("hi"))
+def _stored(x: Interval | None) -> Interval:
+    return Interval.of(-128, 127) if x is None else x
 
 
-def _product_interval(call: Call, x: Interval | None, channels_axis: int) -> Interval:
-    """Bounds of requantize(bias + Σ(x − x_zp)·w) per output channel, from constant weights."""
-    clamp = _clamp_interval(call, 4)
-    weights, bias, mult = call.constant(1), call.constant(2), call.constant(3)
-    if weights is None or bias is None or mult is None or call.has(4):
-        return clamp
-    bounds = accumulator_bounds(call, x)
-    real = [b.astype(np.float32) * mult for b in bounds]
-    if call.dtype("dtype") is DType.F32:
-        return Interval(np.minimum(*real).astype(np.float64), np.maximum(*real).astype(np.float64))
+def _result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: int) -> Interval:
+    """Bounds of the int8 result of requantizing float32 values between low and high (either may be the larger)."""
     zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-    ends = [np.clip(np.rint(r.astype(np.float64)) + zp, lo, hi) for r in real]
-    return Interval(np.minimum(*ends), np.maximum(*ends))
+    ends = [np.clip(np.rint(np.asarray(e, np.float64)) + zp, lo, hi) for e in (low, high)]
+    bounds = Interval(np.minimum(*ends), np.maximum(*ends))
+    if not call.has(table_index):
+        return bounds
+    table = call.constant(table_index)
+    return Interval.of(-128, 127) if table is None else table_interval(table, bounds)
+
+
+def table_interval(table: np.ndarray, x: Interval) -> Interval:
+    """Bounds of table[x + 128], one for each bound of x."""
+    lows, highs = np.broadcast_arrays(x.lo, x.hi)
+    windows = [table[int(a) + 128 : int(b) + 129] for a, b in zip(lows.flat, highs.flat, strict=True)]
+    least, most = ([float(f(w)) for w in windows] for f in (np.min, np.max))
+    return Interval(np.reshape(least, lows.shape), np.reshape(most, lows.shape))
+
+
+def _product_interval(call: Call, x: Interval | None) -> Interval:
+    """Bounds of requantize(bias + Σ(x − x_zp)·w) per output channel, from constant weights."""
+    weights, bias, mult = call.constant(1), call.constant(2), call.constant(3)
+    low, high = np.asarray(-np.inf), np.asarray(np.inf)
+    if weights is not None and bias is not None and mult is not None:
+        least, most = accumulator_bounds(call, x)
+        if least.min(initial=0) >= -(2**31) and most.max(initial=0) < 2**31:  # else accumulators may wrap
+            ends = [b.astype(np.float32) * mult for b in (least, most)]
+            low, high = np.minimum(*ends), np.maximum(*ends)
+    if call.dtype("dtype") is DType.F32:
+        return Interval(low.astype(np.float64), high.astype(np.float64))
+    return _result_interval(call, low, high, 4)
 
 
 def accumulator_bounds(call: Call, x: Interval | None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest accumulator of each output channel (int64[O]) of a product with constant operands.
 
-    x bounds the stored integers (default int8).  Padding contributes zero, so zero is always a possible term.
+    x bounds the stored integers (default int8), per tensor or per channel.  Where a tap may fall into padding, or (in a
+    transposed convolution) be missing, zero is a possible term.
     """
     weights, bias = call.constants[1], call.constants[2]
     assert weights is not None and bias is not None
-    low, high = x.span if x is not None else (-128.0, 127.0)
-    x_zp = call.int("x_zp")
-    low, high = min(low - x_zp, 0.0), max(high - x_zp, 0.0)
-    flat = weights.reshape(weights.shape[0], -1).astype(np.int64)
-    positive, negative = np.where(flat > 0, flat, 0).sum(1), np.where(flat < 0, flat, 0).sum(1)
-    least = bias + positive * int(low) + negative * int(high)
-    most = bias + positive * int(high) + negative * int(low)
-    return least.astype(np.int64), most.astype(np.int64)
+    low, high = (_of_weights(call, e, weights.shape) - call.int("x_zp") for e in _channel_ends(_stored(x)))
+    if "output_pads" in call.attrs or any(call.ints("pads") if "pads" in call.attrs else ()):
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    wide = weights.astype(np.int64)
+    ends = wide * low, wide * high
+    axes = tuple(range(1, weights.ndim))
+    return bias + np.minimum(*ends).sum(axes), bias + np.maximum(*ends).sum(axes)
+
+
+def _channel_ends(x: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Integer bounds along the last axis: vectors of one element or one a channel."""
+    lo, hi = (e.reshape(-1, e.shape[-1]) if e.ndim else e.reshape(1, 1) for e in (x.lo, x.hi))
+    return lo.min(axis=0).astype(np.int64), hi.max(axis=0).astype(np.int64)
+
+
+def _of_weights(call: Call, bound: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A bound of the input channels, arranged to broadcast against weights [O, ..., C/groups]."""
+    groups = call.int("groups") if "groups" in call.attrs else 1
+    if bound.size == 1 or groups == 1:
+        return bound
+    grouped = bound.reshape(groups, shape[-1]).repeat(shape[0] // groups, axis=0)
+    return grouped.reshape(shape[0], *(1,) * (len(shape) - 2), shape[-1])
 
 
 PRODUCT = {"x_zp": Attr("int", 0), **REQUANTIZE, "dtype": Attr("dtype", DType.I8)}
@@ -160,7 +186,7 @@ class QConv2d(Op):
         return [_finish(call, acc + bias, mult, table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_product_interval(call, operands[0], 3)]
+        return [_product_interval(call, operands[0])]
 
     def macs(self, call: Call) -> int:
         w = call.type(1).shape
@@ -298,7 +324,7 @@ class QConvTranspose2d(Op):
         return [_finish(call, acc + bias, mult, table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_product_interval(call, operands[0], 3)]
+        return [_product_interval(call, operands[0])]
 
     def macs(self, call: Call) -> int:
         return call.type(0).elements * call.type(1).elements // call.type(0).shape[3]
@@ -330,7 +356,7 @@ class QGemm(Op):
         return [_finish(call, acc + bias, mult, table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_product_interval(call, operands[0], call.results[0].rank - 1)]
+        return [_product_interval(call, operands[0])]
 
     def macs(self, call: Call) -> int:
         return call.results[0].elements * call.type(1).shape[1]
@@ -372,7 +398,13 @@ class QAdd(Op):
         return [apply_table((np.rint(real).astype(np.int64) + zp).astype(np.int8), table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_clamp_interval(call, 2)]
+        # every step is monotone in each operand, rounding included, so the ends bound the result exactly
+        terms = []
+        for x, name in zip(operands[:2], "ab", strict=True):
+            bound, mult = _stored(x), np.float32(call.float(f"{name}_mult"))
+            ends = [(e - call.int(f"{name}_zp")).astype(np.float32) * mult for e in (bound.lo, bound.hi)]
+            terms.append((np.minimum(*ends), np.maximum(*ends)))
+        return [_result_interval(call, terms[0][0] + terms[1][0], terms[0][1] + terms[1][1], 2)]
 
 
 @register
@@ -399,7 +431,13 @@ class QMul(Op):
         return [apply_table(y, table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_clamp_interval(call, 2)]
+        a, b = _stored(operands[0]), _stored(operands[1])
+        lefts = [e - call.int("a_zp") for e in (a.lo, a.hi)]
+        rights = [e - call.int("b_zp") for e in (b.lo, b.hi)]
+        products = np.broadcast_arrays(*(x * y for x in lefts for y in rights))
+        mult = np.float32(call.float("mult"))
+        low, high = (f(products).astype(np.float32) * mult for f in (np.minimum.reduce, np.maximum.reduce))
+        return [_result_interval(call, low, high, 2)]
 
 
 def broadcast_shape(call: Call) -> tuple[int, ...]:
@@ -432,9 +470,7 @@ class Table(Op):
         table, x = call.constant(1), operands[0]
         if table is None:
             return [Interval.of(-128, 127)]
-        lo, hi = x.span if x is not None else (-128.0, 127.0)
-        window = table[int(lo) + 128 : int(hi) + 129]
-        return [Interval.of(window.min(), window.max())]
+        return [table_interval(table, _stored(x))]
 
 
 @register
@@ -485,7 +521,14 @@ class QAvgPool(Op):
         return np.asarray(np.maximum(counted, 1), np.float64)
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [Interval.of(call.int("lo"), call.int("hi"))]
+        low, high = (e - call.int("x_zp") for e in _stored(operands[0]).span)
+        if any(call.ints("pads")):
+            low, high = min(low, 0.0), max(high, 0.0)
+        # with n taps inside the image, the sum lies between n·low and n·high
+        inside = self.counts(replace(call, attrs={**call.attrs, "count_include_pad": False}))
+        mult = (call.float("ratio") / self.counts(call)).astype(np.float32)
+        ends = [(inside * end).astype(np.float32) * mult for end in (low, high)]
+        return [_result_interval(call, np.minimum(*ends).min(), np.maximum(*ends).max(), 1)]
 
 
 @register
