@@ -32,7 +32,7 @@ def root() -> Path:
 
 def progress(message: str) -> None:
     """Tell the user what takes time; on standard error, so that ``--json`` output stays clean."""
-    print(f"qcomp.zoo: {message}", file=sys.stderr, flush=True)
+    print(f"qcomp.zoo: {message.removeprefix('qcomp.zoo: ')}", file=sys.stderr, flush=True)
 
 
 @contextmanager

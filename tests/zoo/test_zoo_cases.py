@@ -66,6 +66,8 @@ def test_no_test_sample_is_among_the_calibration_samples(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_the_float_model_reaches_its_figures(name: str) -> None:
     case = qcomp.zoo.load(name)
+    if any("cannot fetch" in note for note in case.notes):
+        pytest.skip(f"other data than the figures are of: {case.notes}")
     outputs = reference_outputs(case)
     figures = case.metric(outputs)
     ours = {key: value for key, value in case.reference.items() if not key.startswith("onnxruntime")}

@@ -102,6 +102,14 @@ def test_a_missing_optional_package_says_what_to_install(monkeypatch: pytest.Mon
         optional.require("torch", "mnist_dscnn")
 
 
+def test_a_python_without_pip_is_told_how_to_get_it(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        QcompError, match=r"cannot fetch foolbox==3\.3\.4: this Python has no pip; run .*ensurepip"
+    ):
+        packages.python_package("foolbox")
+
+
 def test_importing_the_zoo_is_light() -> None:
     heavy = {"torch", "sklearn", "onnx", "onnxruntime", "PIL", "scipy", "matplotlib"}
     script = f"import sys, qcomp.zoo; print(sorted({heavy} & sys.modules.keys()))"
