@@ -16,8 +16,8 @@ from qcomp.zoo.onnxruntime_float import reference_outputs
 # Small downloads and no torch; the others are marked slow.
 LIGHT = ["digits_mlp", "ppocr_rec", "mobilenet_v2"]
 ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in qcomp.zoo.names()]
-# How far the main figure may be from the one in Case.reference.  Rendered and fetched data are the same on every
-# machine, up to the versions of Pillow and onnxruntime; what is trained here ends a little differently elsewhere.
+# How far a figure may be from the one in Case.reference.  Rendered and fetched data are the same on every
+# machine, up to the versions of Pillow and onnxruntime; what is trained here ends differently elsewhere.
 TOLERANCE = {"mnist_resnet8": 0.01, "mnist_dscnn": 0.01, "mnist_dscnn_qat": 0.01, "digits_mlp": 0.015}
 
 
