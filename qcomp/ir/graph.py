@@ -303,11 +303,13 @@ class Graph:
             raise QcompError(f"{node!r} has {len(node.outputs)} results, not {len(values)}")
         old_names = []
         for old, new in zip(node.outputs, values, strict=True):
+            keeps_name = self.is_output(new)  # the name of an output is the model's face
             self.replace_all_uses(old, new)
-            old_names.append((old.name, new))
+            if new.producer is not None and not keeps_name:
+                old_names.append((old.name, new))
         self.erase(node)
         for name, new in old_names:
-            if new.producer is not None and name not in self._values:
+            if name not in self._values:
                 self.rename(new, name)
 
     def rename(self, value: Value, name: str) -> None:

@@ -6,7 +6,7 @@ import onnx
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
-from qcomp.ir.onnx_export.emitter import OPSET, Emitter, Rule, value_info
+from qcomp.ir.onnx_export.emitter import Emitter, Rule, value_info
 from qcomp.ir.onnx_export.float_rules import FLOAT_RULES
 from qcomp.ir.onnx_export.integer_rules import INTEGER_RULES
 from qcomp.ir.onnx_export.movement_rules import MOVEMENT_RULES
@@ -14,12 +14,13 @@ from qcomp.ir.onnx_export.movement_rules import MOVEMENT_RULES
 # One rule an op.
 RULES: dict[str, Rule] = {**FLOAT_RULES, **MOVEMENT_RULES, **INTEGER_RULES}
 
-__all__ = ["OPSET", "RULES", "to_onnx"]
+__all__ = ["RULES", "to_onnx"]
 
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
-    """The graph as an ONNX model (opset 21); every computed value keeps its name as a tensor name.
+    """The graph as an ONNX model, of opset 20, or 21 where it has 16-bit quantization.
 
+    Every computed value keeps its name as a tensor name.
     Quantization becomes QuantizeLinear and DequantizeLinear, and an integer op the float op between them, so the
     integers a runtime computes may differ by one step where it rounds otherwise than the interpreter.
     Raises QcompError for an op without a rule, or one whose weights are not constants.
@@ -43,5 +44,5 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
         value_info=[value_info(v) for n in graph.nodes for v in n.outputs if not graph.is_output(v)],
     )
     return onnx.helper.make_model(
-        proto, producer_name="qcomp", ir_version=10, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
+        proto, producer_name="qcomp", ir_version=10, opset_imports=[onnx.helper.make_opsetid("", emitter.opset)]
     )

@@ -13,7 +13,8 @@ from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType, Quantization
 
-OPSET = 21
+OPSET = 20
+OPSET_INT16 = 21  # QuantizeLinear to 16 bits; left out where not needed, as it is newer than many runtimes
 
 ELEMENT_TYPES = {
     DType.F32: TensorProto.FLOAT,
@@ -45,6 +46,7 @@ class Emitter:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.current: Node | None = None
+        self.opset = OPSET
         self._names = {v.name for v in graph.values}
         self._count = 0
 
@@ -68,7 +70,7 @@ class Emitter:
     def tensor(self, array: np.ndarray, hint: str = "const") -> str:
         """A new constant."""
         name = self.fresh(f"{self.current.outputs[0].name if self.current else 'model'}__{hint}")
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def ints(self, values: Sequence[int], hint: str) -> str:
@@ -88,6 +90,7 @@ class Emitter:
         operands = list(inputs)
         while operands and not operands[-1]:
             operands.pop()
+        attributes = {k: v for k, v in attributes.items() if v != ()}  # ONNX cannot type an empty list
         label = f"{self.current.name}/{op_type}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op_type, operands, results, name=label, **attributes))
         return results[0]
@@ -109,6 +112,7 @@ class Emitter:
     def quantize(self, x: str, quant: Quantization, dtype: DType, result: str = "") -> str:
         """QuantizeLinear; 32-bit integers, which it does not write, as Div, Round, Add, Cast."""
         scale = self._scale(quant)
+        self._require(dtype)
         if dtype.bits <= 16:
             axis = {} if quant.axis is None else {"axis": quant.axis}
             return self.op("QuantizeLinear", [x, scale, self._zero_point(quant, dtype)], result, **axis)
@@ -125,7 +129,12 @@ class Emitter:
             return self.op("DequantizeLinear", [q, self._scale(quant)], result, **axis)
         if dtype.bits > 16:
             raise QcompError(f"ONNX cannot dequantize {dtype.value} with zero points", where=repr(self.current))
+        self._require(dtype)
         return self.op("DequantizeLinear", [q, self._scale(quant), self._zero_point(quant, dtype)], result, **axis)
+
+    def _require(self, dtype: DType) -> None:
+        if dtype.bits == 16:
+            self.opset = OPSET_INT16
 
     def _scale(self, quant: Quantization) -> str:
         values = np.asarray(quant.scale, np.float32)

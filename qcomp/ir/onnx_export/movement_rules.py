@@ -126,7 +126,13 @@ def _one_hot(e: Emitter, node: Node) -> None:
     # runtimes have OneHot for few index types
     indices = e.op("Cast", [e.name(node.input(0))], to=ELEMENT_TYPES[DType.I64])
     depth = e.tensor(np.asarray(call.int("depth"), np.int64), "depth")
-    e.op("OneHot", [indices, depth, e.tensor(values, "values")], node.output.name, axis=call.int("axis"))
+    operands = [indices, depth, e.tensor(values, "values")]
+    if node.input(0).shape:
+        e.op("OneHot", operands, node.output.name, axis=call.int("axis"))
+        return
+    operands[0] = e.op("Reshape", [indices, e.ints((1,), "one")])  # OneHot takes no scalars
+    row = e.op("OneHot", operands, axis=1)
+    e.op("Reshape", [row, e.ints(node.output.shape, "shape")], node.output.name)
 
 
 def _cast(e: Emitter, node: Node) -> None:

@@ -66,7 +66,7 @@ class Reshape(Movement):
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         assert operands[0] is not None
-        return [np.ascontiguousarray(operands[0]).reshape(call.ints("shape"))]
+        return [np.asarray(operands[0], order="C").reshape(call.ints("shape"))]
 
 
 @register
@@ -85,7 +85,7 @@ class Transpose(Movement):
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         assert operands[0] is not None
-        return [np.ascontiguousarray(operands[0].transpose(call.ints("perm")))]
+        return [np.asarray(operands[0].transpose(call.ints("perm")), order="C")]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         perm = call.ints("perm")
@@ -161,7 +161,7 @@ class Slice(Movement):
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         (x,) = operands
         assert x is not None
-        return [np.ascontiguousarray(x[self._index(call)])]
+        return [np.asarray(x[self._index(call)], order="C")]
 
     @staticmethod
     def _index(call: Call) -> tuple[slice, ...]:

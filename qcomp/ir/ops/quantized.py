@@ -59,13 +59,19 @@ class FakeQuant(Op):
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         quant, (lo, hi) = call.quant("quant"), call.dtype("dtype").limits
         scale, zero = quant.broadcast(call.type(0).rank)
-        bound = Interval.of((lo - zero) * scale.astype(np.float64), (hi - zero) * scale.astype(np.float64))
+        wide = scale.astype(np.float64)
+        slack = 2.4e-7  # as in dequantize, the product rounds: two float32 units
+        bound = Interval.of((lo - zero) * wide * (1 + slack), (hi - zero) * wide * (1 + slack))
         x = operands[0]
         if x is None:
             return [bound]
         # Rounding moves a value by half a step at most.
         half = scale.astype(np.float64) * 0.5000001
-        return [Interval(np.maximum(bound.lo, x.lo - half), np.minimum(bound.hi, x.hi + half))]
+        low, high = x.lo - half - np.abs(x.lo) * slack, x.hi + half + np.abs(x.hi) * slack
+        # an operand beyond the grid is clamped to the grid's end
+        low = np.minimum(np.maximum(low, bound.lo), bound.hi * (1 - 2 * slack))
+        high = np.maximum(np.minimum(high, bound.hi), bound.lo * (1 - 2 * slack))
+        return [Interval(low, high)]
 
 
 @register

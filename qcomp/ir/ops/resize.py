@@ -123,7 +123,7 @@ class Resize(Op):
                 total = np.zeros_like(term) + term if total is None else total + term
             assert total is not None
             y = total
-        return [np.ascontiguousarray(y)]
+        return [np.asarray(y, order="C")]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         axes = resized_axes(call)
