@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,6 +25,18 @@ class Builder:
         self.node_name = ""
         self.hint = "v"
         self.created: set[Value] = set()
+
+    @contextmanager
+    def on_behalf(self, where: str, node_name: str, hint: str) -> Iterator[None]:
+        """Ops emitted inside are those of one ONNX node; `created` holds their results."""
+        outer = (self.where, self.node_name, self.hint, self.created)
+        self.where, self.node_name, self.hint, self.created = where, node_name, hint, set()
+        try:
+            yield
+        finally:
+            created = self.created
+            self.where, self.node_name, self.hint, self.created = outer
+            self.created |= created
 
     def constant(
         self, data: np.ndarray | np.generic | float | int, dtype: DType | None = None, name: str = ""

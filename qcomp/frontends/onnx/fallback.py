@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ def _schema(node: OnnxNode) -> Any:  # an OpSchema, whose stub lacks the functio
         return defs.get_schema(node.proto.op_type, node.opset, "")
     except defs.SchemaError:
         return None
+
+
+def evaluate(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], node: OnnxNode) -> list[Any]:
+    """The outputs of a model by onnx's reference evaluator; QcompError, naming the node, for what it rejects."""
+    try:
+        return list(ReferenceEvaluator(model).run(None, dict(feeds)))
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise node.fail(f"its inputs and attributes do not fit together ({reason})") from error
 
 
 def evaluate_constants(node: OnnxNode) -> list[np.ndarray] | None:
@@ -47,7 +57,7 @@ def evaluate_constants(node: OnnxNode) -> list[np.ndarray] | None:
         ),
         opset_imports=[helper.make_opsetid("", node.opset)],
     )
-    results = iter(ReferenceEvaluator(model).run(None, feeds))
+    results = iter(evaluate(model, feeds, node))
     arrays = [np.asarray(next(results)) if o else np.zeros(0, np.float32) for o in node.proto.output]
     return [a.astype(np.float32) if a.dtype == np.float16 else a for a in arrays]
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from collections.abc import Iterable
 
+import onnx
+
+from qcomp.frontends.onnx.node import describe
 from qcomp.frontends.onnx.table import MICROSOFT, supported_ops
+from qcomp.frontends.onnx.unsupported import Unsupported
 
 _NO_LOOP = "unroll the loop when exporting"
 _NO_RECURRENT = "recurrent layers are not supported; convolutions over time and attention are"
@@ -55,3 +61,17 @@ def hint(domain: str, op_type: str) -> str:
         return f"ops of domain {domain!r} are not part of ONNX; export with standard ops"
     near = difflib.get_close_matches(op_type, [name for _, name in supported_ops()], n=2, cutoff=0.6)
     return f"the closest supported op is {' or '.join(near)}" if near else "rewrite it with ops that are supported"
+
+
+def no_converter(proto: onnx.NodeProto) -> Unsupported:
+    """The error for an op without a converter."""
+    return Unsupported("is not supported", where=describe(proto), fix=hint(proto.domain, proto.op_type))
+
+
+def all_unsupported(errors: Iterable[Unsupported]) -> Unsupported:
+    """The first in full, the others by op type and name."""
+    first, *rest = errors
+    if not rest:
+        return first
+    others = Counter(str(e).split(":")[0] if ":" in str(e) else str(e) for e in rest)
+    return Unsupported(f"{first}; also unsupported: " + ", ".join(others))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto
 
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx.builder import Builder
 from qcomp.frontends.onnx.fallback import evaluate_constants, function_body
-from qcomp.frontends.onnx.hints import hint
+from qcomp.frontends.onnx.hints import all_unsupported, no_converter
 from qcomp.frontends.onnx.integers import convert_on_reals
-from qcomp.frontends.onnx.node import OnnxNode, describe
+from qcomp.frontends.onnx.node import OnnxNode
 from qcomp.frontends.onnx.order import in_order
+from qcomp.frontends.onnx.scope import Scope
 from qcomp.frontends.onnx.shapes import bind_shapes
 from qcomp.frontends.onnx.source import Model, open_model
-from qcomp.frontends.onnx.table import converter_for
-from qcomp.frontends.onnx.tensors import INTERFACE, NARROW, dense, element_name, read_tensor, static_dims
+from qcomp.frontends.onnx.table import Converter, converter_for
+from qcomp.frontends.onnx.tensors import INTERFACE, element_name, static_dims
 from qcomp.frontends.onnx.unsupported import Unsupported
 from qcomp.ir.graph import Graph, Value
 from qcomp.ir.types import DType, TensorType
@@ -49,43 +48,6 @@ def load_onnx(
     return Importer(open_model(source, name), shapes or {}).run()
 
 
-@dataclass
-class Scope:
-    """The values that are visible to a list of nodes, and the opsets those nodes are written in.
-
-    Initializers become constants when they are first used.
-    """
-
-    opsets: Mapping[str, int]
-    values: MutableMapping[str, Value]
-    importer: Importer
-    initializers: dict[str, TensorProto | onnx.SparseTensorProto] = field(default_factory=dict)
-    parent: Scope | None = None
-    prefix: str = ""
-
-    def find(self, name: str) -> Value:
-        if name in self.values:
-            return self.values[name]
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.initializers:
-                tensor = scope.initializers[name]
-                sparse = isinstance(tensor, onnx.SparseTensorProto)
-                array = dense(tensor) if sparse else read_tensor(tensor, self.importer.folder)
-                value = self.importer.builder.constant(array, name=scope.prefix + name)
-                if not sparse and tensor.data_type in NARROW:
-                    self.importer.narrow[value] = tensor.data_type
-                scope.values[name] = value
-                return value
-            scope = scope.parent
-        raise QcompError(f"nothing computes the tensor {name!r}", fix="export the model again")
-
-    def inner(self, prefix: str = "") -> Scope:
-        """A scope for a subgraph: sees this one's values, keeps its own to itself."""
-        values: MutableMapping[str, Value] = ChainMap({}, self.values)
-        return Scope(self.opsets, values, self.importer, parent=self, prefix=self.prefix + prefix)
-
-
 class Importer:
     """The state of one import."""
 
@@ -106,11 +68,11 @@ class Importer:
 
     def run(self) -> Graph:
         proto = self.model.proto.graph
-        self._enter_initializers(self.scope, proto)
+        self.scope.enter(proto)
         self._enter_inputs(proto)
         self.import_nodes(proto.node, self.scope)
         if self.unsupported:
-            raise _all_unsupported(self.unsupported)
+            raise all_unsupported(self.unsupported)
         for output in proto.output:
             self._enter_output(output)
         if not self.graph.outputs:
@@ -123,13 +85,6 @@ class Importer:
         return self.graph
 
     # ---- the interface ---------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _enter_initializers(scope: Scope, proto: onnx.GraphProto) -> None:
-        for tensor in proto.initializer:
-            _enter_once(scope.initializers, tensor.name, tensor)
-        for sparse in proto.sparse_initializer:
-            _enter_once(scope.initializers, sparse.values.name, sparse)
 
     def _enter_inputs(self, proto: onnx.GraphProto) -> None:
         # Up to IR version 3 every initializer is listed as an input as well: it is a constant all the same.
@@ -211,7 +166,7 @@ class Importer:
 
     def import_graph(self, proto: onnx.GraphProto, scope: Scope) -> list[Value]:
         """Imports a subgraph in place; the values of its outputs."""
-        self._enter_initializers(scope, proto)
+        scope.enter(proto)
         self.import_nodes(proto.node, scope)
         if any(o.name in self.missing for o in proto.output):
             raise _Blocked
@@ -224,25 +179,12 @@ class Importer:
         try:
             if blocked:
                 if converter is None:
-                    raise _no_converter(proto)
+                    raise no_converter(proto)
                 raise _Blocked
-            builder = self.builder
-            outer = (builder.where, builder.node_name, builder.hint, builder.created)
             first = next((o for o in proto.output if o), proto.op_type)
-            builder.where, builder.node_name = node.where, node.scope.prefix + proto.name if proto.name else ""
-            builder.hint, builder.created = node.scope.prefix + first, set()
-            try:
-                if converter is not None:
-                    moved = convert_on_reals(node, converter)
-                    results = converter(node) if moved is None else moved
-                    values = [results] if isinstance(results, Value) else list(results)
-                else:
-                    values = self._without_converter(node)
-                self._name_results(node, values)
-            finally:
-                created = builder.created
-                builder.where, builder.node_name, builder.hint, builder.created = outer
-                builder.created |= created
+            prefix = node.scope.prefix
+            with self.builder.on_behalf(node.where, prefix + proto.name if proto.name else "", prefix + first):
+                self._name_results(node, self._convert(node, converter))
         except _Blocked:
             self.missing.update(o for o in proto.output if o)
         except Unsupported as error:
@@ -250,6 +192,23 @@ class Importer:
             self.missing.update(o for o in proto.output if o)
         except QcompError as error:
             raise error if node.where in str(error) else QcompError(str(error), where=node.where) from None
+        except (ArithmeticError, LookupError, ValueError) as error:
+            # Converters read shapes and attributes as ONNX promises them; a node that breaks the promise ends here.
+            reason = " ".join(str(error).split())
+            raise QcompError(
+                f"its inputs and attributes do not fit together ({reason})",
+                where=node.where,
+                fix="export the model again",
+            ) from error
+
+    def _convert(self, node: OnnxNode, converter: Converter | None) -> list[Value]:
+        if converter is None:
+            return self._without_converter(node)
+        moved = convert_on_reals(node, converter)
+        if moved is not None:
+            return moved
+        results = converter(node)
+        return [results] if isinstance(results, Value) else list(results)
 
     def _without_converter(self, node: OnnxNode) -> list[Value]:
         """Ops outside the table: evaluated if their inputs are constants, else written out as ONNX defines them."""
@@ -258,7 +217,7 @@ class Importer:
             return [self.builder.constant(a) for a in arrays]
         body = function_body(node)
         if body is None:
-            raise _no_converter(node.proto)
+            raise no_converter(node.proto)
         inner = Scope(
             {o.domain: o.version for o in body.opset_import} or node.scope.opsets,
             {},
@@ -305,14 +264,6 @@ class _Blocked(Exception):
     """An input of the node comes from something unsupported."""
 
 
-def _enter_once(
-    table: dict[str, TensorProto | onnx.SparseTensorProto], name: str, item: TensorProto | onnx.SparseTensorProto
-) -> None:
-    if name in table:
-        raise QcompError(f"two initializers are called {name!r}", fix="export the model again")
-    table[name] = item
-
-
 def _interface_dtype(item: onnx.ValueInfoProto) -> DType:
     kind = item.type.WhichOneof("value")
     if kind != "tensor_type":
@@ -326,16 +277,3 @@ def _interface_dtype(item: onnx.ValueInfoProto) -> DType:
             f"{item.name!r} is {element_name(element)}, which is not supported", fix="use FLOAT or an integer type"
         )
     return INTERFACE[element]
-
-
-def _no_converter(proto: onnx.NodeProto) -> Unsupported:
-    return Unsupported("is not supported", where=describe(proto), fix=hint(proto.domain, proto.op_type))
-
-
-def _all_unsupported(errors: Iterable[Unsupported]) -> Unsupported:
-    """The first in full, the others by op type and name."""
-    first, *rest = errors
-    if not rest:
-        return first
-    others = Counter(str(e).split(":")[0] if ":" in str(e) else str(e) for e in rest)
-    return Unsupported(f"{first}; also unsupported: " + ", ".join(others))

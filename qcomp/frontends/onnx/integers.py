@@ -34,7 +34,7 @@ def convert_on_reals(node: OnnxNode, converter: Converter) -> list[Value] | None
     names = [n for n in node.proto.input if n] if op in _MOVES_ALL else list(node.proto.input[:1])
     values = [node.scope.find(n) for n in names]
     grids = [_grid(v) for v in values]
-    grid = grids[0]
+    grid = grids[0] if grids else None
     if grid is None or any(g != grid for g in grids):
         return None
     inner = node.scope.inner()

@@ -16,7 +16,8 @@ from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType, Quantization
 
 if TYPE_CHECKING:
-    from qcomp.frontends.onnx.importer import Importer, Scope
+    from qcomp.frontends.onnx.importer import Importer
+    from qcomp.frontends.onnx.scope import Scope
 
 
 class OnnxNode:

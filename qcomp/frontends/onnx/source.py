@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import defs, inliner, version_converter
+from onnx import defs, inliner, shape_inference, version_converter
 
 from qcomp.errors import QcompError
 
@@ -47,8 +47,12 @@ def open_model(source: Path | str | onnx.ModelProto, name: str | None = None) ->
     proto = _convert(proto, where)
     if proto.functions:
         proto = inliner.inline_local_functions(proto, convert_version=False)
-    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
-    return Model(proto, folder, name or default, opsets)
+    return Model(proto, folder, name or default, _opsets(proto))
+
+
+def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    """Version by domain; ONNX's own domain is ""."""
+    return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -67,11 +71,13 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _convert(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    version = _opsets(proto).get("")
     if version is None:
         if any(n.domain in ("", "ai.onnx") for n in proto.graph.node):
             raise QcompError("the model names no opset version", where=where, fix="export it again")
         return proto
+    if version < 1:
+        raise QcompError(f"opset {version} does not exist", where=where, fix="export the model again")
     if version > defs.onnx_opset_version():
         raise QcompError(
             f"opset {version} is newer than {defs.onnx_opset_version()}, the newest the installed onnx knows",
@@ -82,7 +88,7 @@ def _convert(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
         return proto
     try:
         return version_converter.convert_version(proto, OLDEST_OPSET)
-    except (version_converter.ConvertError, RuntimeError, ValueError) as error:
+    except (version_converter.ConvertError, shape_inference.InferenceError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise QcompError(
             f"opset {version} is too old and cannot be converted to {OLDEST_OPSET}: {reason}",

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
 
+from qcomp.frontends.onnx.fallback import evaluate
 from qcomp.frontends.onnx.node import OnnxNode
 from qcomp.frontends.onnx.table import onnx_op
 from qcomp.ir.graph import Value
@@ -154,5 +154,5 @@ def _resample(
         ),
         opset_imports=[helper.make_opsetid("", max(node.opset, 18))],
     )
-    (result,) = ReferenceEvaluator(model).run(None, feeds)
+    (result,) = evaluate(model, feeds, node)
     return np.asarray(result, np.float32)
