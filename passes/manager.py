@@ -17,6 +17,9 @@ from qcomp.passes.base import Pass, PassGroup
 
 Tensors = Mapping[str, np.ndarray]
 
+# An output smaller than this is what is left where larger numbers cancel; its rounding is theirs.
+_SMALLEST_SCALE = 1e-2
+
 
 @dataclass(frozen=True)
 class PassRecord:
@@ -171,7 +174,7 @@ def _compare_output(step: Pass, old: np.ndarray, new: np.ndarray, where: str) ->
         raise QcompError(f"changed {int((a != b).sum())} of {a.size} elements; it must keep them all", where=where)
     with np.errstate(invalid="ignore"):
         error = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-    finite = np.abs(a[np.isfinite(a)])
-    allowed = step.tolerance * float(finite.max(initial=0.0)) if np.isfinite(step.tolerance) else np.inf
+    largest = float(np.abs(a[np.isfinite(a)]).max(initial=_SMALLEST_SCALE))
+    allowed = step.tolerance * largest if np.isfinite(step.tolerance) else np.inf
     if not (error <= allowed).all():
         raise QcompError(f"moved a result by {float(error.max()):.3g}; it may move {allowed:.3g}", where=where)

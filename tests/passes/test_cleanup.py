@@ -240,3 +240,11 @@ def test_concats_along_one_axis_become_one(rewritten):
                  output %y"""),
         graph("%y: f32[2,9,4] = concat(%x, %x, %x) {axis = 1}\noutput %y"),
     )
+
+
+def test_an_output_keeps_its_name_when_a_node_after_it_goes(rewritten):
+    rewritten(
+        RemoveNoOps(),
+        graph("%a: f32[2,3,4] = relu(%x)\n%b: f32[2,3,4] = identity(%a)\n%y: f32[2,3,4] = exp(%b)\noutput %a\noutput %y"),
+        graph("%a: f32[2,3,4] = relu(%x)\n%y: f32[2,3,4] = exp(%a)\noutput %a\noutput %y"),
+    )
