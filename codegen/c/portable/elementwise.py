@@ -6,10 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable.code import Operands, Source
 from qcomp.codegen.c.portable.nest import broadcast_strides, nest
-from qcomp.ir import Node
+from qcomp.codegen.c.render import CTYPES
+from qcomp.ir import DType, Node
 
 
 @dataclass
@@ -32,6 +35,13 @@ class Walk:
         source = self.operands.source(index)
         self.walked.append((name, source, broadcast_strides(source, self.rank)))
         return source
+
+
+    def along(self, name: str, array: np.ndarray, axis: int) -> None:
+        """Walks a one-dimensional constant along one axis of the result."""
+        dtype = DType.of(array.dtype)
+        source = Source(self.operands.constant(array), CTYPES[dtype], dtype, array.shape, (1,))
+        self.walked.append((name, source, tuple(1 if dim == axis else 0 for dim in range(self.rank))))
 
 
 class Elementwise(Kernel):

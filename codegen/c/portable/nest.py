@@ -96,7 +96,7 @@ def nest(
                 "offset": offset,
             }
         )
-        elements[name] = f"{name}[{sum_of([term('e', inner.strides[position])])}]"
+        elements[name] = f"{name}_[{sum_of([term('e', inner.strides[position])])}]"
     lines = list(body)
     for name in sorted(elements, key=len, reverse=True):
         lines = [line.replace(f"@{name}", elements[name]) for line in lines]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcomp.codegen.c.kernel import Kernel
-from qcomp.codegen.c.portable.code import ROUND, Source, scalar_type, stored_table
+from qcomp.codegen.c.portable.code import ROUND, scalar_type, stored_table
 from qcomp.codegen.c.portable.elementwise import Elementwise, Walk
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node, Quantization
@@ -14,13 +14,6 @@ from qcomp.targets import Target
 
 def _int(node: Node, name: str) -> int:
     return node.call.int(name)
-
-
-def _along_axis(walk: Walk, name: str, array: np.ndarray, axis: int, ctype: str, dtype: DType) -> None:
-    """Walks a per-channel constant along the result's `axis`."""
-    source = Source(walk.operands.constant(array), ctype, dtype, array.shape, (1,))
-    strides = tuple(1 if dim == axis else 0 for dim in range(walk.rank))
-    walk.walked.append((name, source, strides))
 
 
 def requantize_lines(walk: Walk, node: Node, real: str, table_index: int) -> None:
@@ -99,8 +92,8 @@ def quantization_lines(walk: Walk, quant: Quantization, dtype: DType, shift: int
     if quant.axis is None:
         scale, zero = float_literal(quant.scale[0]), str(quant.zero_point[0])
     else:
-        _along_axis(walk, "s", np.asarray(quant.scale, np.float32), quant.axis, "float", DType.F32)
-        _along_axis(walk, "z", np.asarray(quant.zero_point, np.int32), quant.axis, "int32_t", DType.I32)
+        walk.along("s", np.asarray(quant.scale, np.float32), quant.axis)
+        walk.along("z", np.asarray(quant.zero_point, np.int32), quant.axis)
         scale, zero = "@s", "@z"
     walk.lines.append(f"const float r = v / {scale};")
     walk.lines.append(
@@ -156,9 +149,9 @@ class Dequantize(Elementwise):
         if quant.axis is None:
             scale, zero = float_literal(quant.scale[0]), str(quant.zero_point[0] + source.shift)
         else:
-            _along_axis(walk, "s", np.asarray(quant.scale, np.float32), quant.axis, "float", DType.F32)
+            walk.along("s", np.asarray(quant.scale, np.float32), quant.axis)
             zeros = np.asarray(quant.zero_point, np.int32) + np.int32(source.shift)
-            _along_axis(walk, "z", zeros, quant.axis, "int32_t", DType.I32)
+            walk.along("z", zeros, quant.axis)
             scale, zero = "@s", "@z"
         walk.lines.append(f"@y = (float)(({wide})@x - {zero}) * {scale};")
 
