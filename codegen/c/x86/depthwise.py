@@ -20,6 +20,8 @@ from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requanti
 from qcomp.codegen.c.x86.tiling import partition
 
 MAX_ROTATING = 5
+# Accumulators and weights that fit in registers together; with more of them weights are operands in memory.
+RESIDENT = 24
 
 
 def is_depthwise(shape: ConvShape) -> bool:
@@ -53,16 +55,14 @@ class _Column:
 
 
 @dataclass(frozen=True)
-class _Tap:
-    name: str
-    offset: int
-
-
-@dataclass(frozen=True)
 class _Step:
     slot: int
     columns: tuple[_Column, ...]
     group: Group
+
+
+def _at(offset: int) -> str:
+    return f"_mm512_loadu_si512(w + {offset})"
 
 
 def _load(address: str, segments: int) -> str:
@@ -128,6 +128,19 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         )
         for t in range(slots)
     )
+    offsets = {
+        f"{j}_{g}_{v}": 512 + 64 * (4 * (j * len(groups) + g) + v)
+        for j in range(columns)
+        for g in range(len(groups))
+        for v in range(4)
+    }
+    resident = len(offsets) + 4 * slots <= RESIDENT
+    weight = {
+        (j, g, v): f"w{j}_{g}_{v}" if resident else _at(offsets[f"{j}_{g}_{v}"])
+        for j in range(columns)
+        for g in range(len(groups))
+        for v in range(4)
+    }
     name = f"qc_x86_dw{rows}x{columns}s{stride}_{segments}_{epilogue.suffix}"
     text = render(
         "depthwise_row.c.j2",
@@ -137,12 +150,11 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         sw=stride,
         seg=segments,
         slots=slots,
-        taps=[
-            _Tap(f"{j}_{g}_{v}", 512 + 64 * (4 * (j * len(groups) + g) + v))
-            for j in range(columns)
-            for g in range(len(groups))
-            for v in range(4)
-        ],
+        resident=resident,
+        restrict=" restrict" if resident else "",
+        bias=[f"bias{v}" if resident else _at(64 * v) for v in range(4)],
+        weights=list(offsets.items()),
+        weight=weight,
         prologue=[column(j) for j in range(ahead)],
         steps=steps,
         skip=stride - fresh,

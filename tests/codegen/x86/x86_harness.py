@@ -18,6 +18,7 @@ FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni
 CPU = "-mcpu=x86_64_v4+avx512vnni"
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=c11", "-Wall", "-Wextra",
          "-Wno-unused-parameter", "-Werror"]  # fmt: skip
+INCLUDES = "#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"
 SLACK = 64
 
 
@@ -29,7 +30,7 @@ def have_cpu() -> bool:
 
 def source(codes: dict[str, Code]) -> str:
     """One C file with every code and, for each, `run_SYMBOL(p, repeats)`."""
-    parts = ["#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"]
+    parts = [INCLUDES]
     parts += [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
     for symbol, code in codes.items():
         parts.append(code.text)
