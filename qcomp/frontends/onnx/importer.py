@@ -11,6 +11,7 @@ import onnx
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx.builder import Builder
 from qcomp.frontends.onnx.fallback import evaluate_constants, function_body
+from qcomp.frontends.onnx.finite import check_weights
 from qcomp.frontends.onnx.hints import all_unsupported, no_converter
 from qcomp.frontends.onnx.integers import convert_on_reals
 from qcomp.frontends.onnx.node import OnnxNode
@@ -82,6 +83,7 @@ class Importer:
             if self.graph.has_value(value.name) and not self.graph.has_value(name):
                 self.graph.rename(value, name)
         verify(self.graph)
+        check_weights(self.graph)
         return self.graph
 
     # ---- the interface ---------------------------------------------------------------------------------------

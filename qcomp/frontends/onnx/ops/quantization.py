@@ -45,6 +45,8 @@ def read_grid(node: OnnxNode, scale: int, zero_point: int, rank: int, axis: int,
         check_width(node, node.value(zero_point))
     if dtype is None:
         dtype = DType.U8 if given is None else DType.of(given.dtype)
+    if given is not None and given.dtype.kind not in "iu":
+        raise node.fail(f"its zero point is {given.dtype}, not an integer", "quantize the model again")
     if given is not None and given.size != scales.size:
         raise node.fail(f"{scales.size} scales and {given.size} zero points")
     flat = scales.reshape(-1)
@@ -116,7 +118,7 @@ def is_plain(node: OnnxNode) -> bool:
     zero = node.optional(2)
     rank = 1 if scale.type.elements > 1 else 0
     constant = scale.is_constant and (zero is None or zero.is_constant)
-    return constant and len(scale.shape) <= max(rank, 1) and bool(np.all(scale.array > 0))
+    return constant and len(scale.shape) <= max(rank, 1)
 
 
 def _spread(node: OnnxNode, x: Value, parameter: Value) -> Value:
