@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -55,4 +57,11 @@ app.command("opt")(opt)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits: 0, 2 for bad input, 70 for a defect of qcomp, 130 when interrupted."""
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminate)
     raise SystemExit(status_of(app, sys.argv[1:] if arguments is None else arguments))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process as an error would, so that temporary files are removed on the way out."""
+    raise SystemExit(128 + number)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qcomp.runtime.loader import Model, StepTime
 
 Runs = Annotated[
-    int, typer.Option("--runs", metavar="N", help="Runs of each side; 0 takes as many as fit into two seconds.", min=0)
+    int, typer.Option("--runs", metavar="N", help="Runs of each side; 0 takes as many as fit into two seconds.")
 ]
 Against = Annotated[
     str | None, typer.Option("--against", metavar="ENGINE", help="Compare with: onnxruntime.", show_default=False)
@@ -51,9 +51,12 @@ def bench(
     from qcomp.cli.output import print_json
     from qcomp.cli.peers import peer
     from qcomp.cli.timing import interleave
+    from qcomp.errors import QcompError
     from qcomp.runtime.loader import load
 
     check_input(artifact)
+    if runs < 0:
+        raise QcompError(f"{runs} runs", where="--runs", fix="give a positive number, or 0 for two seconds")
     _check_peer(against, model)
     with load(artifact, threads) as own:
         feed = read_arrays(input, [t.name for t in own.inputs]) if input is not None else _random_inputs(own)
@@ -137,6 +140,10 @@ def _gops(macs: int, milliseconds: float) -> float:
     return 2 * macs / (milliseconds * 1e6) if milliseconds else 0.0
 
 
+def _gops_text(gops: float) -> str:
+    return f"{gops:.1f}" if gops else ""
+
+
 def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.output import plural, print_table
 
@@ -155,7 +162,7 @@ def _show(facts: dict[str, Any]) -> None:
     if "steps" in facts:
         print()
         rows_of_steps = [
-            (s["name"], s["op"], s["kernel"], f"{s['ms']:.4f}", f"{s['gops']:.1f}" if s["gops"] else "", f"{s['share']:.1%}")
+            (s["name"], s["op"], s["kernel"], f"{s['ms']:.4f}", _gops_text(s["gops"]), f"{s['share']:.1%}")
             for s in facts["steps"]
         ]
         print_table("", ("step", "op", "kernel", "ms", "GOPS", "share"), rows_of_steps)

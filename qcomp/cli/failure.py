@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import typer
 from typer.main import get_command
 
 from qcomp.errors import QcompError
 
-BAD_INPUT, DEFECT, INTERRUPTED, TERMINATED, BROKEN_PIPE = 2, 70, 130, 143, 141
+BAD_INPUT, DEFECT, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 
 #: What typer raises for wrong usage; releases differ in where the class lives.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -28,8 +24,6 @@ def status_of(app: typer.Typer, arguments: Sequence[str]) -> int:
     """The exit status of the command that `arguments` ask for, after it ran."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries; what a user has to know is in the output or an error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)  # temporary files are removed on the way out
     command = get_command(app)
     try:
         with command.make_context("qcomp", list(arguments)) as context:
@@ -71,8 +65,5 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "qcomp"
     message: str = error.format_message()  # type: ignore[attr-defined]
+    message = message.replace("Value error, ", "")  # some releases put it in front of their own text
     return f"{message.rstrip('.')}; see `{command} --help`"
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(TERMINATED)

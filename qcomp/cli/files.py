@@ -74,12 +74,21 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def read_graph(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
-    """The graph of a .qir text or an ONNX model."""
+    """The graph of a .qir text or an ONNX model; errors name the file."""
     check_input(path)
-    if path.suffix != ".qir":
+    try:
+        if path.suffix == ".qir":
+            return _read_text(path, shapes)
         from qcomp.compiler import import_model
 
         return import_model(path, shapes)
+    except QcompError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise QcompError(str(error), where=str(path)) from error
+
+
+def _read_text(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
     from qcomp.ir.text import parse_graph
     from qcomp.ir.verify import verify
 

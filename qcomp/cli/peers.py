@@ -51,6 +51,4 @@ def _onnxruntime(model: Path, threads: int, feed: Feed) -> Callable[[], object]:
     return lambda: session.run(None, dict(feed))
 
 
-PEERS: Mapping[str, Callable[[Path, int, Feed], Callable[[], object]]] = MappingProxyType(
-    {"onnxruntime": _onnxruntime}
-)
+PEERS: Mapping[str, Callable[[Path, int, Feed], Callable[[], object]]] = MappingProxyType({"onnxruntime": _onnxruntime})

@@ -38,6 +38,10 @@ def run(
     check_input(artifact)
     with load(artifact, threads) as model:
         arrays = read_arrays(input, [t.name for t in model.inputs])
+        missing = [t.name for t in model.inputs if t.name not in arrays]
+        if missing:
+            found = ", ".join(sorted(arrays)) or "nothing"
+            raise QcompError(f"no key {missing[0]!r} (found: {found})", where=str(input), fix="save all inputs by name")
         try:
             results = model.run(arrays)
         except QcompError as error:

@@ -1,0 +1,193 @@
+"""Wrong arguments and broken artifacts: name -> (arguments from the folder of good files and an empty one, mention)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from qcomp.runtime.artifact import read_trailer, write_trailer
+
+Template = Callable[[Path, Path], list[object]]
+ARGUMENTS: dict[str, tuple[Template, str]] = {}
+
+
+def _compile(name: str, mention: str, *options: object, model: str = "mlp.onnx", out: str = "out.so") -> None:
+    def template(made: Path, new: Path) -> list[object]:
+        return ["compile", made / model, "-o", new / out, "--calibrate", made / "mlp.npz", *options]
+
+    ARGUMENTS[name] = template, mention
+
+
+def _command(name: str, mention: str, *arguments: str) -> None:
+    """Arguments with MADE and NEW in the place of the two folders."""
+
+    def template(made: Path, new: Path) -> list[object]:
+        return [a.replace("MADE", str(made)).replace("NEW", str(new)) for a in arguments]
+
+    ARGUMENTS[name] = template, mention
+
+
+def _of(name: str, mention: str, template: Template) -> None:
+    ARGUMENTS[name] = template, mention
+
+
+_compile("unknown target", "x86_64-avx512vnn", "--target", "x86_64-avx512vnn")
+_compile("target as a path", "../targets", "--target", "../targets/x86_64")
+_compile("method typo", "entrpy", "--method", "entrpy")
+_compile("percentile that is no number", "many", "--method", "percentile:many")
+_compile("percentile beyond 100", "200", "--method", "percentile:200")
+_compile("backend that does not exist", "tvn", "--backend", "tvn")
+_compile("emit typo", "libs", "--emit", "libs")
+_compile("unknown option", "--calibrat", "--calibrat", "x")
+_compile("option without its value", "--target", "--target")
+_compile("compiler that is not there", "/no/such/cc", "--cc", "/no/such/cc")
+_compile("compiler that fails", "false", "--cc", "false")
+_compile("float and calibrated", "--float", "--float")
+_compile("shape without a name", "--shape 1,16", "--shape", "1,16")
+_compile("shape of letters", "x=a,16", "--shape", "x=a,16")
+_compile("shape with zero", "x=0,16", "--shape", "x=0,16")
+_compile("shape with a negative size", "x=-1,16", "--shape", "x=-1,16")
+_compile("shape of an unknown input", "'z'", "--shape", "z=1,16")
+_compile("shape of another rank", "'x'", "--shape", "x=1,16,2")
+_compile("shape against the model", "'x'", "--shape", "x=1,15")
+_compile("shape given twice", "twice", "--shape", "x=1,16", "--shape", "x=2,16", model="dynamic.onnx")
+_compile("float32 remains under --require-int8", "softmax", "--require-int8", model="softmax.onnx")
+_compile("output in a missing folder", "missing", out="missing/out.so")
+
+_command("output is a folder", "folder", "compile", "MADE/mlp.onnx", "--float", "-o", "NEW")
+_command("output is the model", "replace", "compile", "MADE/mlp.onnx", "--float", "-o", "MADE/mlp.onnx")
+_command("output where nothing can be written", "/proc", "compile", "MADE/qdq.onnx", "-o", "/proc/out.so")
+_command(
+    "sources into a folder in use", "not empty",
+    "compile", "MADE/mlp.onnx", "--float", "--emit", "c", "-o", "MADE",
+)  # fmt: skip
+_command("sources over a file", "file", "compile", "MADE/mlp.onnx", "--float", "--emit", "c", "-o", "MADE/mlp.npz")
+_command("no output", "--output", "compile", "MADE/mlp.onnx")
+_command("no model", "MODEL", "compile")
+_command("a model too many", "extra", "check", "MADE/mlp.onnx", "extra.onnx")
+_command("float model without data", "--calibrate", "compile", "MADE/mlp.onnx", "-o", "NEW/out.so")
+_command("unknown command", "'compil'", "compil", "MADE/mlp.onnx")
+_command("unknown general option", "--fast", "--fast")
+
+_command("opt without input", "--list", "opt")
+_command("unknown pass", "fold-constant", "opt", "MADE/mlp.onnx", "--passes=fold-constant")
+_command("unknown pass option", "'sise'", "opt", "MADE/mlp.onnx", "--passes=fold-constants{sise=3}")
+_command(
+    "pass option of another type", "'many'",
+    "opt", "MADE/mlp.onnx", "--passes=fold-constants{max_elements=many}",
+)  # fmt: skip
+_command("pipeline with open brackets", "brackets", "opt", "MADE/mlp.onnx", "--passes=fold-constants{")
+_command(
+    "pass whose conditions fail", "range",
+    "opt", "MADE/mlp.onnx", "--passes=insert-fake-quant", "-o", "NEW/o.qir",
+)  # fmt: skip
+_command("opt output in a missing folder", "missing", "opt", "MADE/mlp.onnx", "-o", "NEW/missing/o.qir")
+_command("check for an unknown target", "'arm9'", "check", "MADE/mlp.onnx", "--target", "arm9")
+
+
+def _damage(change: Callable[[bytes], bytes]) -> Callable[[Path, Path], Path]:
+    def write(made: Path, new: Path) -> Path:
+        (new / "bad.so").write_bytes(change((made / "mlp.so").read_bytes()))
+        return new / "bad.so"
+
+    return write
+
+
+def _metadata(**changes: object) -> Callable[[Path, Path], Path]:
+    def write(made: Path, new: Path) -> Path:
+        info = read_trailer(made / "mlp.so")
+        elf = (made / "mlp.so").read_bytes()[: info.elf_bytes]
+        (new / "bad.so").write_bytes(write_trailer(elf, {**info.metadata, **changes}))
+        return new / "bad.so"
+
+    return write
+
+
+def _flip(content: bytes) -> bytes:
+    return content[:3000] + bytes([content[3000] ^ 1]) + content[3001:]
+
+
+_ARTIFACTS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
+    "missing": (lambda made, new: new / "lost.so", "lost.so"),
+    "empty": (_damage(lambda b: b""), "bad.so"),
+    "text": (_damage(lambda b: b"no library" * 20), "bad.so"),
+    "cut off": (_damage(lambda b: b[: len(b) // 2]), "bad.so"),
+    "with a flipped bit": (_damage(_flip), "checksum"),
+    "with text behind it": (_damage(lambda b: b + b"more"), "bad.so"),
+}
+
+
+def _artifact(name: str, command: str) -> Template:
+    def template(made: Path, new: Path) -> list[object]:
+        inputs = ["--input", made / "mlp_one.npz"] if command == "run" else []
+        return [command, _ARTIFACTS[name][0](made, new), *inputs]
+
+    return template
+
+
+for _name in _ARTIFACTS:
+    for _verb in ("run", "bench", "inspect"):
+        _of(f"{_verb}: artifact {_name}", _ARTIFACTS[_name][1], _artifact(_name, _verb))
+
+
+def _run(name: str, mention: str, write: Callable[[Path, Path], Path], *options: object) -> None:
+    def template(made: Path, new: Path) -> list[object]:
+        return ["run", made / "mlp.so", "--input", write(made, new), "-o", new / "out.npz", *options]
+
+    ARGUMENTS[f"run: {name}"] = template, mention
+
+
+def _npz(**arrays: np.ndarray) -> Callable[[Path, Path], Path]:
+    def write(made: Path, new: Path) -> Path:
+        np.savez(new / "in.npz", allow_pickle=True, **arrays)
+        return new / "in.npz"
+
+    return write
+
+
+def _raw(content: bytes) -> Callable[[Path, Path], Path]:
+    def write(made: Path, new: Path) -> Path:
+        (new / "in.npz").write_bytes(content)
+        return new / "in.npz"
+
+    return write
+
+
+ONE = np.zeros((1, 16), np.float32)
+_run("missing input", "'x'", _npz(y=ONE))
+_run("unknown input", "z", _npz(x=ONE, z=ONE))
+_run("wrong shape", "in.npz", _npz(x=ONE[:, :5]))
+_run("wrong type", "float64", _npz(x=ONE.astype(np.float64)))
+_run("objects", "pickled", _npz(x=np.array([None, {}], dtype=object)))
+_run("no arrays", "'x'", _npz())
+_run("input that is no npz", "in.npz", _raw(b"no zip at all"))
+_run("input of zero bytes", "in.npz", _raw(b""))
+_run("input that is not there", "lost.npz", lambda made, new: new / "lost.npz")
+_run("negative threads", "-3", lambda made, new: made / "mlp_one.npz", "--threads", "-3")
+_run("threads in words", "--threads", lambda made, new: made / "mlp_one.npz", "--threads", "two")
+_command("run: no input", "--input", "run", "MADE/mlp.so")
+_command(
+    "run: output in a missing folder", "missing",
+    "run", "MADE/mlp.so", "--input", "MADE/mlp_one.npz", "-o", "NEW/missing/o.npz",
+)  # fmt: skip
+_of("run: features that this CPU lacks", "warp9", lambda made, new: [
+    "run", _metadata(isa=["sse2", "warp9"])(made, new), "--input", made / "mlp_one.npz"])  # fmt: skip
+_of("run: metadata that tells another story", "disagree", lambda made, new: [
+    "run", _metadata(arena_bytes=77)(made, new), "--input", made / "mlp_one.npz"])  # fmt: skip
+_command("bench: unknown engine", "'tflite'", "bench", "MADE/mlp.so", "--against", "tflite")
+_command("bench: engine without a model", "--model", "bench", "MADE/mlp.so", "--against", "onnxruntime")
+_command("bench: model without an engine", "--against", "bench", "MADE/mlp.so", "--model", "MADE/mlp.onnx")
+_command("bench: negative runs", "-5", "bench", "MADE/mlp.so", "--runs", "-5")
+_command(
+    "bench: another model", "a, b",
+    "bench", "MADE/mlp.so", "--against", "onnxruntime", "--model", "MADE/two_inputs.onnx",
+)  # fmt: skip
+_of("bench: model that onnxruntime refuses", "bad.onnx", lambda made, new: [
+    "bench", made / "mlp.so", "--against", "onnxruntime", "--model", _text(new)])  # fmt: skip
+
+
+def _text(folder: Path) -> Path:
+    (folder / "bad.onnx").write_bytes(b"no model")
+    return folder / "bad.onnx"
