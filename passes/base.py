@@ -15,10 +15,10 @@ _MAX_SWEEPS = 1000
 class Pass(ABC):
     """One rewrite of a graph.  Fields are options; the command line sets them as `name{option=value}`.
 
-    A pass says what it may do to the results, and translation validation holds it to that: `exact` passes keep
-    every output bit for bit; others keep it within `tolerance` times the largest magnitude of that output, or 0.01
-    if it is smaller than that (`math.inf`: the pass changes values on purpose).  A pass that changes the names, types or number of the
-    graph's inputs or outputs sets `keeps_interface` to False.
+    A pass says what it may do to the results, and translation validation holds it to that: `exact` passes keep every
+    output bit for bit; others keep it within `tolerance` times the largest magnitude of that output, or times 0.01
+    where that is larger (`math.inf`: the pass changes values on purpose).  A pass that changes the names, types or
+    number of the graph's inputs or outputs sets `keeps_interface` to False.
     """
 
     name: ClassVar[str]

@@ -245,6 +245,10 @@ def test_concats_along_one_axis_become_one(rewritten):
 def test_an_output_keeps_its_name_when_a_node_after_it_goes(rewritten):
     rewritten(
         RemoveNoOps(),
-        graph("%a: f32[2,3,4] = relu(%x)\n%b: f32[2,3,4] = identity(%a)\n%y: f32[2,3,4] = exp(%b)\noutput %a\noutput %y"),
+        graph("""%a: f32[2,3,4] = relu(%x)
+                 %b: f32[2,3,4] = identity(%a)
+                 %y: f32[2,3,4] = exp(%b)
+                 output %a
+                 output %y"""),
         graph("%a: f32[2,3,4] = relu(%x)\n%y: f32[2,3,4] = exp(%a)\noutput %a\noutput %y"),
     )
