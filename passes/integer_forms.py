@@ -1,7 +1,7 @@
 """Builders of integer ops from float ops on dequantized operands.
 
-Multipliers are s_x·s_w/s_y in float64, rounded once to float32 (the numeric contract); biases are rounded to int32 in
-units of s_x·s_w.
+Multipliers are (s_x·s_w)/s_y with both steps in float32, as onnxruntime's kernels compute them: a model that it
+quantized gives the same integers.  Biases are rounded to int32 in units of s_x·s_w.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     bias = _bias(node.optional(2), scales, channels, f"{node.op.name} {node.name!r}")
     if bias is None:
         return None
-    mult = scales if target.quant is None else scales / float(target.quant.scale[0])
+    mult = (s_w.astype(np.float32) * np.float32(x.quant.scale[0])).astype(np.float32)
+    if target.quant is not None:
+        mult = mult / np.float32(target.quant.scale[0])
     attrs["x_zp"] = x.quant.zero_point[0]
     attrs["dtype"] = DType.F32 if target.quant is None else DType.I8
     if target.quant is not None:
@@ -187,7 +189,7 @@ def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
     }
     if node.op.name == "mul":
         op = "qmul"
-        attrs["mult"] = float(np.float32(s_a * s_b / s_y))
+        attrs["mult"] = float(np.float32(s_a) * np.float32(s_b) / np.float32(s_y))
     else:
         op = "qadd"
         attrs["a_mult"] = float(np.float32(s_a / s_y))

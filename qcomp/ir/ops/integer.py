@@ -4,7 +4,7 @@ defines them.
     requantize(acc, m, zp, lo, hi) = clamp(rne(float32(acc) · m) + zp, lo, hi)
 
 `rne` rounds half to even; int32 to float32 conversion, then one float32 multiply.  Activations are int8, spatial ones
-NHWC; weights are int8 and symmetric; `mult` is s_x·s_w[c]/s_y rounded once to float32.  An optional last operand
+NHWC; weights are int8 and symmetric; `mult` is (s_x·s_w[c])/s_y in float32.  An optional last operand
 `table` i8[256] is applied to the result: y = table[y + 128].
 """
 
