@@ -412,6 +412,8 @@ def resize(d: Dice) -> Case:
     h, w, out_h, out_w = d.int(1, 5), d.int(1, 5), d.int(1, 9), d.int(1, 9)
     if mode == "cubic":
         h, w = h + 3, w + 3
+        if channels_last:  # onnxruntime moves the transposes away and then cannot shrink with cubics
+            out_h, out_w = h + out_h, w + out_w
     shape, sizes = ((1, h, w, 2), (1, out_h, out_w, 2)) if channels_last else ((1, 2, h, w), (1, 2, out_h, out_w))
     scales = tuple(float(np.float32(o / i)) for i, o in zip(shape, sizes, strict=True))
     attrs = {
