@@ -17,15 +17,22 @@ from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
 
+# Weights of this size are not expected in the second level cache when a layer starts; those of one tile, when
+# long, are a stream that the processor's own prefetcher follows better.
+PREFETCH_BYTES = 128 * 1024
 
-def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
-    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
-    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}"
+
+def tile_helper(mr: int, nv: int, epilogue: Epilogue, prefetch: bool = False) -> tuple[CFunction, ...]:
+    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs.
+
+    prefetch: it fetches the weights of the next tile into the second level cache on its way."""
+    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}{'_p' if prefetch else ''}"
     text = render(
         "tile.c.j2",
         name=name,
         mr=mr,
         nv=nv,
+        prefetch=prefetch,
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, f"(w + {64 * nv})"),
         tiles_note="Products of runs of bytes with packed weights",
@@ -99,6 +106,7 @@ class _Step:
 class _Band:
     first: int
     last: int
+    stride: int
     steps: tuple[_Step, ...]
 
 
@@ -151,18 +159,20 @@ def conv_code(
     helpers: tuple[CFunction, ...] = epilogue.helpers
     bands: list[_Band] = []
     cycles = 0.0
+    total = sum(p.size for p in packed)
+    prefetch = total >= PREFETCH_BYTES and packed[0].size < PREFETCH_BYTES
     for (nv, masked), band in tiles.items():
         line = cover_line(lines.length, nv, len(runs), dwords)
         steps, pixel = [], 0
         for rows, repeats in line.steps:
-            needed = tile_helper(rows, nv, replace(epilogue, masked=masked))
+            needed = tile_helper(rows, nv, replace(epilogue, masked=masked), prefetch)
             helpers = merge_helpers(helpers, needed)
             steps.append(
                 _Step(needed[-1].name, _advance(pixel * lines.x_step), _advance(pixel * shape.y.channels), repeats)
             )
             pixel += rows * repeats
         first = bands[-1].last if bands else 0
-        bands.append(_Band(first, first + len(band), tuple(steps)))
+        bands.append(_Band(first, first + len(band), 64 * nv * (2 + len(runs) * dwords), tuple(steps)))
         cycles += lines.count * len(band) * line.cycles
 
     count = bands[-1].last
@@ -177,6 +187,7 @@ def conv_code(
         runs=runs,
         tiles=[tile for band in tiles.values() for tile in band],
         bands=bands,
+        prefetch=prefetch,
         table=epilogue.table,
         lines=lines.count,
         lines_per_image=lines.per_image,

@@ -47,12 +47,12 @@ def loops(lines: list[str]) -> list[list[str]]:
     return [body for body in bodies if any("vpdpbusd" in line for line in body)]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.suffix)
-def test_no_tile_spills_in_its_product_loop(kind: Epilogue, tmp_path: Path) -> None:
-    helpers = merge_helpers(*(tile_helper(rows, vectors, kind) for rows, vectors in GEMM))
-    functions = assembly(helpers, tmp_path)
-    for rows, vectors in GEMM:
-        found = loops(functions[f"qc_x86_gemm_{rows}x{vectors}_{kind.suffix}"])
+@pytest.mark.parametrize(("kind", "prefetch"), [(kind, kind.kind == "u8") for kind in KINDS] + [(KINDS[0], False)])
+def test_no_tile_spills_in_its_product_loop(kind: Epilogue, prefetch: bool, tmp_path: Path) -> None:
+    tiles = {tile: tile_helper(*tile, kind, prefetch) for tile in GEMM}
+    functions = assembly(merge_helpers(*tiles.values()), tmp_path)
+    for (rows, vectors), helpers in tiles.items():
+        found = loops(functions[helpers[-1].name])
         assert found, (rows, vectors)
         for body in found:
             assert sum("vpdpbusd" in line for line in body) % (rows * vectors) == 0, (rows, vectors)

@@ -117,7 +117,7 @@ def conv_cases(draw: st.DrawFn) -> Case:
 
 @needs_cpu
 @settings(
-    max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
 @given(st.lists(conv_cases(), min_size=16, max_size=16))
 def test_random_convolutions_equal_the_definition(cases: list[Case]) -> None:
@@ -141,7 +141,7 @@ def depthwise_cases(draw: st.DrawFn) -> Case:
 
 
 @needs_cpu
-@settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(st.lists(depthwise_cases(), min_size=16, max_size=16))
 def test_random_depthwise_convolutions_equal_the_definition(cases: list[Case]) -> None:
     check(cases)
