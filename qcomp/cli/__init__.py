@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits: 0, 2 for bad input, 70 for a defect of qcomp, 130 when interrupted."""
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminate)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of any model print on any terminal
     raise SystemExit(status_of(app, sys.argv[1:] if arguments is None else arguments))
 
 

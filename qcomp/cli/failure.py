@@ -34,9 +34,13 @@ def status_of(app: typer.Typer, arguments: Sequence[str]) -> int:
     except QcompError as error:
         return _fail(BAD_INPUT, str(error))
     except BrokenPipeError:
-        # The reader went away.  Python would complain about the same once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()
         return BROKEN_PIPE
+    except OSError as error:  # a full disk, a file that went away
+        if error.filename is None:
+            _forget_output()
+        place, reason = error.filename or "standard output", error.strerror or str(error)
+        return _fail(BAD_INPUT, f"{place}: {reason}; check space and permissions")
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "interrupted")
     except _USAGE_ERROR as error:
@@ -57,8 +61,14 @@ def status_of(app: typer.Typer, arguments: Sequence[str]) -> int:
 def _fail(status: int, message: str) -> int:
     if os.environ.get("QCOMP_TRACEBACK"):
         traceback.print_exc()
-    print(f"qcomp: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    print("qcomp: error:", "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
     return status
+
+
+def _forget_output() -> None:
+    """Nobody takes standard output any more; Python would complain once more when it closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _usage(error: Exception) -> str:

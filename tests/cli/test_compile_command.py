@@ -125,6 +125,57 @@ def test_passes_are_shown_and_checked_on_request(qcomp: Any, made: Path, tmp_pat
     assert "# after insert-fake-quant" in outcome.err and "# after fuse-requantize" in outcome.err
 
 
+def test_a_convolutional_network_compiles_and_runs(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    arguments = ("compile", made / "convnet.onnx", "-o", tmp_path / "m.so", "--calibrate", made / "convnet.npz")
+    facts = qcomp(*arguments, "--require-int8", "--json").json
+    assert (facts["nodes"]["float32"], facts["int8_share_of_macs"]) == (0, 1.0)
+    with np.load(made / "convnet.npz") as data:
+        np.savez(tmp_path / "one.npz", x=data["x"][:1])
+    (output,) = qcomp("run", tmp_path / "m.so", "--input", tmp_path / "one.npz", "--json").json["outputs"]
+    assert output["shape"] == [1, 5] and output["min"] < output["max"]
+
+
+def test_a_model_compiles_as_float32_on_request(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    facts = qcomp("compile", made / "softmax.onnx", "-o", tmp_path / "m.so", "--float", "--json").json
+    assert facts["macs"] == {"int8": 0, "float32": 504}
+    assert {i["reason"] for i in facts["islands"]} >= {"not-quantized"}
+    with np.load(made / "mlp_one.npz") as data, load(tmp_path / "m.so") as model:
+        assert abs(model.run({"x": data["x"]})["z"].sum() - 1) < 1e-5
+
+
+def test_sources_are_written_as_a_folder(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    facts = compile_mlp(qcomp, made, tmp_path / "package", "--emit", "c", "--json").json
+    names = {p.name for p in (tmp_path / "package").rglob("*")}
+    assert {"CMakeLists.txt", "README.md"} <= names
+    assert facts["output_bytes"] == sum(p.stat().st_size for p in (tmp_path / "package").rglob("*") if p.is_file())
+
+
+def test_images_calibrate(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    generator = np.random.default_rng(2)
+    for i in range(3):
+        Image.fromarray(generator.integers(0, 256, (12, 10, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    arguments = ("compile", made / "convnet.onnx", "--calibrate", tmp_path / "images", "--image-mean", "127.5")
+    means = [*arguments, "--image-std", "50,60,70", "--image-order", "bgr", "--quiet", "-o", tmp_path / "bgr.so"]
+    assert qcomp(*means).status == 0
+    assert qcomp(*arguments, "--quiet", "-o", tmp_path / "rgb.so").status == 0
+    assert (tmp_path / "rgb.so").read_bytes() != (tmp_path / "bgr.so").read_bytes()
+
+
+def test_the_digits_network_keeps_its_accuracy(qcomp: Any, tmp_path: Path) -> None:
+    from qcomp import zoo
+
+    case = zoo.load("digits_mlp")
+    np.save(tmp_path / "digits.npy", case.calibration)
+    arguments = ("--calibrate", tmp_path / "digits.npy", "--require-int8", "--quiet")
+    assert qcomp("compile", case.onnx_path, "-o", tmp_path / "digits.so", *arguments).status == 0
+    with load(tmp_path / "digits.so") as model:
+        outputs = [model.run({case.input_name: case.inputs[i : i + 1]})["logits"] for i in range(len(case.inputs))]
+    assert case.metric(np.concatenate(outputs))["top1"] >= case.reference["top1"] - 0.01
+
+
 def test_an_existing_artifact_is_replaced(qcomp: Any, made: Path, tmp_path: Path) -> None:
     (tmp_path / "m.so").write_bytes(b"old")
     assert compile_mlp(qcomp, made, tmp_path / "m.so", "--quiet").status == 0

@@ -113,6 +113,21 @@ def test_a_signal_in_the_middle_leaves_no_file(made: Path, tmp_path: Path, numbe
     assert list((tmp_path / "out").iterdir()) == [] and list(temporary.iterdir()) == []
 
 
+def test_a_full_disk_is_one_line(made: Path) -> None:
+    script = f"{sys.executable} -m qcomp opt {made / 'mlp.onnx'} > /dev/full"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "qcomp: error: standard output: No space left on device; check space and permissions\n"
+
+
+def test_names_of_other_alphabets_print_on_an_ascii_terminal(tmp_path: Path) -> None:
+    text = 'graph @g {\n  input %"größe": f32[2]\n  %y: f32[2] = relu(%"größe")\n  output %y\n}\n'
+    (tmp_path / "g.qir").write_text(text, encoding="utf-8")
+    done = process("inspect", tmp_path / "g.qir", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in done.stdout
+
+
 def test_a_reader_that_goes_away_is_no_error(made: Path) -> None:
     script = f"{sys.executable} -m qcomp opt {made / 'convnet.onnx'} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
