@@ -6,26 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper
+from onnx_text import model, ops
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
-from qcomp.ir import DType, Graph, run
-
-
-def model(text: str, opset: int = 21, **constants: np.ndarray) -> onnx.ModelProto:
-    """A model from ONNX's text form; `constants` become initializers."""
-    domains = f'"": {opset}, "com.microsoft": 1'
-    proto = parser.parse_model(f"<ir_version: 10, opset_import: [{domains}]> g {text}")
-    for name, array in constants.items():
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    return proto
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes]
-
+from qcomp.ir import DType, run
 
 F32, U8, I8 = np.float32, np.uint8, np.int8
 
@@ -254,10 +241,13 @@ def test_dynamic_quantization_is_computed_at_run_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("element", "name"), [(TensorProto.INT4, "INT4"), (TensorProto.UINT4, "UINT4"), (TensorProto.FLOAT8E4M3FN, "FLOAT8")]
+    ("element", "name"),
+    [(TensorProto.INT4, "INT4"), (TensorProto.UINT4, "UINT4"), (TensorProto.FLOAT8E4M3FN, "FLOAT8")],
 )
 def test_quantizing_activations_to_narrow_types_is_refused(element: int, name: str) -> None:
-    proto = model("(float[2] x) => (float[2] y) { q = QuantizeLinear(x, s, z)\n y = DequantizeLinear(q, s, z) }", s=F32(1))
+    proto = model(
+        "(float[2] x) => (float[2] y) { q = QuantizeLinear(x, s, z)\n y = DequantizeLinear(q, s, z) }", s=F32(1)
+    )
     proto.graph.initializer.append(helper.make_tensor("z", element, [], [0]))
     with pytest.raises(QcompError, match=name):
         load_onnx(proto)
@@ -291,7 +281,13 @@ def microsoft(op: str, count: int, attributes: str = "", y: str = "uint8[1,2,4,4
 
 GRID = {"i1": F32(0.1), "i2": U8(120)}
 OUT = {"i3": F32(0.05), "i4": U8(90)}
-PAIR = {"i3": np.arange(32, dtype=U8).reshape(1, 2, 4, 4) * 7, "i4": F32(0.2), "i5": U8(3), "i6": F32(0.3), "i7": U8(60)}
+PAIR = {
+    "i3": np.arange(32, dtype=U8).reshape(1, 2, 4, 4) * 7,
+    "i4": F32(0.2),
+    "i5": U8(3),
+    "i6": F32(0.3),
+    "i7": U8(60),
+}
 
 
 @pytest.mark.parametrize(
@@ -302,7 +298,10 @@ PAIR = {"i3": np.arange(32, dtype=U8).reshape(1, 2, 4, 4) * 7, "i4": F32(0.2), "
         (microsoft("QLinearSigmoid", 5), GRID | {"i3": F32(1 / 256), "i4": U8(0)}),
         (microsoft("QLinearLeakyRelu", 5, "<alpha = 0.1>"), GRID | OUT),
         (microsoft("QLinearGlobalAveragePool", 5, "", "uint8[1,2,1,1]"), GRID | OUT),
-        (microsoft("QLinearAveragePool", 5, "<kernel_shape = [2,2]>", "uint8[1,2,3,3]"), GRID | OUT | {"i3": F32(0.07)}),
+        (
+            microsoft("QLinearAveragePool", 5, "<kernel_shape = [2,2]>", "uint8[1,2,3,3]"),
+            GRID | OUT | {"i3": F32(0.07)},
+        ),
         (microsoft("QLinearSoftmax", 5, "<axis = -1, opset = 13>"), GRID | {"i3": F32(1 / 256), "i4": U8(0)}),
     ],
     ids=lambda v: v.split("microsoft.")[1].split()[0] if isinstance(v, str) else "",
@@ -321,7 +320,9 @@ def test_integer_operators_agree_with_onnxruntime(text: str, constants: dict[str
 
 def test_attention_on_integers_is_refused_with_the_way_out() -> None:
     proto = model("(uint8[1,2,4,4] x) => (uint8[1,2,4,4] y) { y = com.microsoft.QAttention(x) }")
-    with pytest.raises(QcompError, match=r"com.microsoft.QAttention 'y': is not supported; quantize with the QDQ format"):
+    with pytest.raises(
+        QcompError, match=r"com.microsoft.QAttention 'y': is not supported; quantize with the QDQ format"
+    ):
         load_onnx(proto)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from qcomp.errors import QcompError
 
-OLDEST_OPSET = 11
+# Older models are converted to this one.  The converters read every form of their ops from here on; what the version
+# converter makes of Resize in opset 10, for one, does not mean the same.
+OLDEST_OPSET = 7
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Model:
 
 
 def open_model(source: Path | str | onnx.ModelProto, name: str | None = None) -> Model:
-    """Reads a model, converts opsets below 11, and inlines its functions.
+    """Reads a model, converts opsets below 7, and inlines its functions.
 
     Raises QcompError for a file that is missing, empty or no ONNX model, for an IR version or opset newer than the
     installed onnx package knows, and for an old opset that cannot be converted.
@@ -67,7 +70,21 @@ def _read(path: Path) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError:
         raise QcompError("this is no ONNX model", where=str(path), fix="give a .onnx file") from None
+    if not all(isinstance(text, str) for text in _texts(proto.graph)):
+        # protobuf hands out bytes where a string is no UTF-8
+        raise QcompError("the file is damaged: a name is no text", where=str(path), fix="export the model again")
     return proto
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[object]:
+    """Every name in a graph."""
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            yield from _texts(attribute.g)
+    yield from (t.name for t in graph.initializer)
+    yield from (v.name for v in (*graph.input, *graph.output))
 
 
 def _convert(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
@@ -89,7 +106,7 @@ def _convert(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(proto, OLDEST_OPSET)
     except (version_converter.ConvertError, shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].split("failed: ")[-1]  # without the place in onnx's source
         raise QcompError(
             f"opset {version} is too old and cannot be converted to {OLDEST_OPSET}: {reason}",
             where=where,

@@ -170,7 +170,7 @@ def conv_transpose(node: OnnxNode) -> Value:
         if total < 0:
             output_pads[d] -= total
             total = 0
-        begins[d] = total - total // 2 if mode == "SAME_LOWER" else total // 2
+        begins[d] = total // 2 if mode == "SAME_UPPER" else total - total // 2
         ends[d] = total - begins[d]
     window = Window(kernel, strides, dilations, tuple(begins), tuple(ends))
     attrs = conv_attributes(node, window)
