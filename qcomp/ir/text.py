@@ -172,6 +172,10 @@ class _Parser:
     def error(self, what: str) -> QcompError:
         return QcompError(what, where=f"{self.source}:{self.tokens[self.position].line}")
 
+    def fault(self, what: str) -> QcompError:
+        """An error in what was read, not at the token that comes next."""
+        return QcompError(what, where=f"{self.source}:{self.tokens[self.position - 1].line}")
+
     @property
     def peek(self) -> _Tok:
         return self.tokens[self.position]
@@ -199,7 +203,7 @@ class _Parser:
     def ref(self, sigil: str) -> str:
         text = self.kind("ref")
         if text[0] != sigil:
-            raise self.error(f"expected {sigil}name, found {text!r}")
+            raise self.fault(f"expected {sigil}name, found {text!r}")
         body = text[1:]
         return str(json.loads(body)) if body.startswith('"') else body
 
@@ -208,14 +212,14 @@ class _Parser:
         try:
             return int(text)
         except ValueError:
-            raise self.error(f"expected an integer, found {text!r}") from None
+            raise self.fault(f"expected an integer, found {text!r}") from None
 
     def type(self) -> TensorType:
         word = self.kind("word")
         try:
             dtype = DType(word)
         except ValueError:
-            raise self.error(f"{word!r} is no element type") from None
+            raise self.fault(f"{word!r} is no element type") from None
         self.expect("[")
         shape: list[int] = []
         while not self.accept("]"):
@@ -302,7 +306,7 @@ class _Parser:
                 raw = zlib.decompress(base64.b64decode(text[2:-1], validate=True))
                 flat = np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype)
             except (ValueError, zlib.error) as error:
-                raise self.error(f"constant data is damaged ({error})") from None
+                raise self.fault(f"constant data is damaged ({error})") from None
         else:
             self.expect("[")
             items: list[str] = []
@@ -319,9 +323,9 @@ class _Parser:
                 else:
                     flat = np.array([int(i) for i in items], dtype)
             except (KeyError, ValueError, OverflowError) as error:
-                raise self.error(f"constant does not fit {type.dtype.value}: {error}") from None
+                raise self.fault(f"constant does not fit {type.dtype.value}: {error}") from None
         if flat.size != type.elements:
-            raise self.error(f"constant has {flat.size} elements, its type {type.elements}")
+            raise self.fault(f"constant has {flat.size} elements, its type {type.elements}")
         return flat.reshape(type.shape)
 
     def statement(self) -> None:
@@ -337,7 +341,7 @@ class _Parser:
             type = self.type()
             self.expect("=")
             if graph.has_value(name):
-                raise self.error(f"%{name} is defined twice")
+                raise self.fault(f"%{name} is defined twice")
             graph.constant(self.data(type), name, type.quant)
             return
         if self.accept("output"):
@@ -365,17 +369,17 @@ class _Parser:
         label = self.ref("@") if self.peek.kind == "ref" and self.peek.text[0] == "@" else ""
         for name, _ in results:
             if graph.has_value(name):
-                raise self.error(f"%{name} is defined twice")
+                raise self.fault(f"%{name} is defined twice")
         node = graph.add(
             op, operands, attrs, names=[n for n, _ in results], node_name=label, quants=[t.quant for _, t in results]
         )
         for value, (name, type) in zip(node.outputs, results, strict=True):
             if value.type != type:
-                raise self.error(f"%{name} is written as {format_type(type)}, {op} gives {format_type(value.type)}")
+                raise self.fault(f"%{name} is written as {format_type(type)}, {op} gives {format_type(value.type)}")
 
     def known(self, name: str) -> Value:
         if not self.graph.has_value(name):
-            raise self.error(f"%{name} is used before it is defined")
+            raise self.fault(f"%{name} is used before it is defined")
         return self.graph.value(name)
 
     def parse(self) -> Graph:
