@@ -19,10 +19,10 @@ SCALARS = plain_helper("qc_x86_scalars", "elementwise.c.j2")
 _ADD = """  QC_X86_WIDEN(fa, a);
   QC_X86_WIDEN(fb, b);
   const __m512 ao = _mm512_set1_ps(q->a_offset), bo = _mm512_set1_ps(q->b_offset);
-  const __m512 am = _mm512_set1_ps(q->a_mult), bm = _mm512_set1_ps(q->b_mult);
+  const __m512 am = _mm512_set1_ps(q->a_mult), bm = _mm512_set1_ps(q->b_mult), zero = _mm512_set1_ps(q->zero);
 """ + "".join(
-    f"  const __m512 s{i} = _mm512_add_ps(_mm512_mul_ps(_mm512_sub_ps(fa{i}, ao), am), "
-    f"_mm512_mul_ps(_mm512_sub_ps(fb{i}, bo), bm));\n"
+    f"  const __m512 s{i} = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(_mm512_sub_ps(fa{i}, ao), am), "
+    f"_mm512_mul_ps(_mm512_sub_ps(fb{i}, bo), bm)), zero);\n"
     for i in range(4)
 )
 _MUL = """  QC_X86_WIDEN(fa, a);
@@ -38,7 +38,10 @@ _PACK = "qc_x86_round_pack(s0, s1, s2, s3, q)"
 
 @dataclass(frozen=True)
 class Scalars:
-    """Parameters of an elementwise node in stored (unsigned) terms; multipliers are float32 values."""
+    """Parameters of an elementwise node in stored (unsigned) terms; multipliers are float32 values.
+
+    A sum adds `zero` before it rounds, and every op adds `zp` after it.
+    """
 
     a_zp: int = 0
     b_zp: int = 0
@@ -47,6 +50,7 @@ class Scalars:
     zp: int = 0
     lo: int = 0
     hi: int = 255
+    zero: float = 0.0
 
     def values(self) -> dict[str, object]:
         return {
@@ -56,6 +60,7 @@ class Scalars:
             "b_mult": float_literal(self.b_mult),
             "lo": float_literal(self.lo - self.zp),
             "hi": float_literal(self.hi - self.zp),
+            "zero": float_literal(self.zero),
             "zp": self.zp,
             "lo8": self.lo,
             "hi8": self.hi,

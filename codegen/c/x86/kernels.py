@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import math
 from typing import ClassVar
 
@@ -18,6 +20,7 @@ from qcomp.codegen.c.x86.elementwise import (
     quantize_code,
     table_code,
 )
+from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
@@ -185,7 +188,9 @@ class QAdd(_Binary):
     name, op = "avx512_add", "qadd"
 
     def scalars(self, node: Node) -> Scalars:
-        return _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
+        scalars = _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
+        # The zero point joins the sum before rounding; after it, only the sign bit of the storage is left to add.
+        return replace(scalars, zp=OFFSET, zero=float(node.call.int("zp")))
 
 
 class QMul(_Binary):
@@ -285,6 +290,20 @@ class QAveragePool(X86Kernel):
         return avg_pool_code(shape, mult, requantization(node), request.symbol)
 
 
+class Interleave(X86Kernel):
+    """Planar to channels-last int8 images of few channels: a model's input."""
+
+    name, op = "avx512_interleave", "transpose"
+
+    def fits(self, node: Node) -> bool:
+        x = node.input(0)
+        planar = node.call.ints("perm") == (0, 2, 3, 1) and x.shape[1] <= MAX_CHANNELS
+        return planar and x.dtype is DType.I8 and not x.is_constant
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        return interleave_code(request.inputs[0], request.outputs[0], request.symbol)
+
+
 X86_KERNELS: tuple[Kernel, ...] = (
-    QConv2d(), QGemm(), QAdd(), QMul(), Table(), Quantize(), Dequantize(), MaxPool(), QAveragePool(),
+    QConv2d(), QGemm(), QAdd(), QMul(), Table(), Quantize(), Dequantize(), MaxPool(), QAveragePool(), Interleave(),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from x86_harness import FEATURES, Image, Library, aligned, have_cpu
 
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.x86.elementwise import Scalars, add_code, dequantize_code, mul_code, quantize_code, table_code
-from qcomp.codegen.c.x86.quantize_nchw import quantize_nchw_code
+from qcomp.codegen.c.x86.interleave import interleave_code, quantize_nchw_code
 from qcomp.codegen.c.x86.shapes import Plane
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.codegen.plan.buffer import Buffer
@@ -32,7 +32,8 @@ def random_scalars(rng: np.random.Generator, big: bool) -> Scalars:
     if rng.integers(3) == 0:
         mults[:] = 0.5  # ties
     zps = rng.integers(0, 256, 3)
-    return Scalars(int(zps[0]), int(zps[1]), float(mults[0]), float(mults[1]), int(zps[2]), int(lo), int(hi))
+    zero = float(rng.integers(-128, 128)) if rng.integers(2) else 0.0
+    return Scalars(int(zps[0]), int(zps[1]), float(mults[0]), float(mults[1]), int(zps[2]), int(lo), int(hi), zero)
 
 
 def finish(value: np.ndarray, s: Scalars, table: tuple[int, ...] | None) -> np.ndarray:
@@ -44,7 +45,7 @@ def finish(value: np.ndarray, s: Scalars, table: tuple[int, ...] | None) -> np.n
 def add(a: np.ndarray, b: np.ndarray, s: Scalars, table: tuple[int, ...] | None) -> np.ndarray:
     left = (a.astype(np.int32) - s.a_zp).astype(np.float32) * np.float32(s.a_mult)
     right = (b.astype(np.int32) - s.b_zp).astype(np.float32) * np.float32(s.b_mult)
-    return finish(left + right, s, table)
+    return finish(left + right + np.float32(s.zero), s, table)
 
 
 def mul(a: np.ndarray, b: np.ndarray, s: Scalars, table: tuple[int, ...] | None) -> np.ndarray:
@@ -152,7 +153,7 @@ def quantized(x: np.ndarray, scale: float, zp: int) -> np.ndarray:
     return np.clip(np.where(np.isnan(real), 0.0, real) + zp, 0, 255).astype(np.uint8)
 
 
-def test_planar_floats_become_interleaved_bytes() -> None:
+def test_planar_images_become_interleaved_bytes() -> None:
     rng = np.random.default_rng(6)
     scale = float(np.float32(0.037))
     sizes = [(1, 1, 1), (2, 3, 5), (1, 4, 16), (2, 3, 17), (1, 7, 33), (1, 20, 224)]
@@ -161,6 +162,7 @@ def test_planar_floats_become_interleaved_bytes() -> None:
     for i, (n, h, w, c, halo) in enumerate(cases):
         x, y = Buffer(DType.F32, (n, c, h, w), external=True), Buffer(DType.I8, (n, h, w, c), halo)
         codes[f"k{i}"] = quantize_nchw_code(x, y, scale, 3, f"k{i}")
+        codes[f"t{i}"] = interleave_code(Buffer(DType.I8, (n, c, h, w)), y, f"t{i}")
     library = Library(codes)
     for i, (n, h, w, c, halo) in enumerate(cases):
         x = reals(rng, n * h * w * c, scale).reshape(n, c, h, w)
@@ -168,4 +170,8 @@ def test_planar_floats_become_interleaved_bytes() -> None:
         before = image.outside()
         library.run(f"k{i}", [x.ctypes.data, image.address])
         assert np.array_equal(image.inner, quantized(x, scale, 3).transpose(0, 2, 3, 1)), cases[i]
+        assert np.array_equal(image.outside(), before), cases[i]
+        stored = aligned(rng.integers(0, 256, (n, c, h, w), dtype=np.uint8))
+        library.run(f"t{i}", [stored.ctypes.data, image.address])
+        assert np.array_equal(image.inner, stored.transpose(0, 2, 3, 1)), cases[i]
         assert np.array_equal(image.outside(), before), cases[i]

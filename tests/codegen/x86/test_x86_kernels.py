@@ -80,6 +80,7 @@ def nodes() -> list[Node]:
     graph_input = b.graph.input("real", TensorType(DType.F32, (2, 3, 4, 9)))
     b.nodes.append(b.graph.add("quantize", [graph_input], {"quant": quant}))
     b.add("dequantize", [(2, 3, 4, 9)], quant=quant)
+    b.add("transpose", [(2, 3, 5, 33)], perm=(0, 2, 3, 1))
     b.add("max_pool", [(1, 7, 8, 20)], kernel=(3, 2), layout="NHWC", **window)
     pool = {"kernel": (3, 2), "ratio": 1.7, **window, **arithmetic}
     b.add("qavg_pool", [(1, 7, 8, 20)], count_include_pad=False, **pool)
@@ -152,9 +153,10 @@ def test_rows_refuse_what_they_cannot_compute() -> None:
     b.add("qadd", [(2, 3, 4, 8), (2, 3, 4, 1)], a_mult=0.5, b_mult=0.5)  # broadcast over channels
     b.add("max_pool", [(1, 8, 4, 4)], kernel=(2, 2), layout="NCHW")
     b.add("max_pool", [(1, 4, 4, 8)], DType.F32, kernel=(2, 2), layout="NHWC")
+    b.add("transpose", [(1, 5, 4, 4)], perm=(0, 2, 3, 1))
     w, big = np.full((1, 4), -127, np.int8), np.full(1, 2**31 - 1, np.int32)
     b.add("qgemm", [(1, 4), w, big, np.ones(1, np.float32)], x_zp=127)  # folded bias leaves int32
-    assert [TABLE.find(node, VBMI) for node in b.nodes] == [None] * 4
+    assert [TABLE.find(node, VBMI) for node in b.nodes] == [None] * 5
 
 
 def test_a_target_without_the_features_or_with_signed_storage_gets_no_row() -> None:
