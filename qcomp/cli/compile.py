@@ -46,7 +46,7 @@ class Resize(StrEnum):
     STRETCH = "stretch"
 
 
-_IMAGES = "Images (only with --calibrate FOLDER of images)"
+_MOST_FINDINGS = 8  # shown; they come worst first
 
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="OUT", help="The file to write; with --emit c a folder.",
@@ -166,6 +166,9 @@ def compile_model(
     if quiet:
         return
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
+    batched = graph.attrs.get("batch_set_to_1")
+    if isinstance(batched, tuple):
+        facts["notes"].append(f"the open batch dimension was set to 1 (--shape sets another): {', '.join(map(str, batched))}")
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:
@@ -232,8 +235,10 @@ def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.islands import island_lines
     from qcomp.cli.output import bytes_text, count_text, plural
 
-    for finding in facts["findings"]:
+    for finding in facts["findings"][:_MOST_FINDINGS]:
         print(f"calibration: {finding['message']} ({finding['code']})")
+    if len(facts["findings"]) > _MOST_FINDINGS:
+        print(f"calibration: {len(facts['findings']) - _MOST_FINDINGS} more findings; --json lists all")
     for note in facts["notes"]:
         print(f"note: {note}")
     nodes, macs = facts["nodes"], facts["macs"]

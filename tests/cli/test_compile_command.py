@@ -106,6 +106,11 @@ def test_a_shape_binds_a_dynamic_batch(qcomp: Any, made: Path, tmp_path: Path) -
     assert read_trailer(tmp_path / "m.so").inputs[0].shape == (4, 16)
 
 
+def test_an_open_batch_is_said_to_be_1(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    arguments = ("compile", made / "dynamic.onnx", "-o", tmp_path / "m.so", "--calibrate", made / "mlp.npz", "--json")
+    assert qcomp(*arguments).json["notes"] == ["the open batch dimension was set to 1 (--shape sets another): x"]
+
+
 def test_an_integer_text_graph_compiles(qcomp: Any, made: Path, tmp_path: Path) -> None:
     passes = "--passes=canonicalize,channels-last,fold-fake-quant,fuse-requantize,dead-code"
     assert qcomp("opt", made / "qdq.onnx", passes, "-o", tmp_path / "g.qir").status == 0
