@@ -16,11 +16,16 @@ def _int(node: Node, name: str) -> int:
     return node.call.int(name)
 
 
-def requantize_lines(walk: Walk, node: Node, real: str, table_index: int) -> None:
-    """Lines that clamp and round the float expression `real`, add the zero point and store, through a table if any."""
+def requantize_lines(walk: Walk, node: Node, real: str, table_index: int, *, zero_inside: bool = False) -> None:
+    """Lines that clamp and round the float expression `real`, add the zero point and store, through a table if any.
+
+    With `zero_inside` the zero point is added as a float, before rounding.
+    """
     shift = walk.operands.result().shift
     zp, lo, hi = _int(node, "zp"), _int(node, "lo"), _int(node, "hi")
     walk.helpers.append(ROUND)
+    if zero_inside:
+        real, zp = f"({real}) + {float_literal(zp)}", 0
     rounded = f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + shift}"
     kind = walk.operands.result().ctype
     if walk.operands.present(table_index):
@@ -47,7 +52,7 @@ class QAdd(Elementwise):
             walk.lines.append(f"const float {name}r = (float)((int32_t)@{name} - {zero}) * {mult};")
             sums.append(f"{name}r")
         walk.work = 2.0
-        requantize_lines(walk, node, " + ".join(sums), 2)
+        requantize_lines(walk, node, " + ".join(sums), 2, zero_inside=True)
 
 
 class QMul(Elementwise):

@@ -364,9 +364,10 @@ class QGemm(Op):
 
 @register
 class QAdd(Op):
-    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult) + zp, lo, hi), numpy broadcasting, i8 -> i8.
+    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + zp), lo, hi), numpy broadcasting, i8 -> i8.
 
-    Two float32 products and one float32 sum, never fused.
+    Two float32 products, their float32 sum, then the zero point, never fused.  The zero point joins before rounding,
+    so that ties go the way they go in onnxruntime's QLinearAdd.
     """
 
     name = "qadd"
@@ -394,8 +395,8 @@ class QAdd(Op):
         zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
         left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
         right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
-        real = np.clip(left + right, np.float32(lo - zp), np.float32(hi - zp))
-        return [apply_table((np.rint(real).astype(np.int64) + zp).astype(np.int8), table)]
+        real = np.clip(left + right + np.float32(zp), np.float32(lo), np.float32(hi))
+        return [apply_table(np.rint(real).astype(np.int8), table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         # every step is monotone in each operand, rounding included, so the ends bound the result exactly
