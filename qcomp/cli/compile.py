@@ -168,7 +168,8 @@ def compile_model(
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
     batched = graph.attrs.get("batch_set_to_1")
     if isinstance(batched, tuple):
-        facts["notes"].append(f"the open batch dimension was set to 1 (--shape sets another): {', '.join(map(str, batched))}")
+        names = ", ".join(map(str, batched))
+        facts["notes"].append(f"the open batch dimension was set to 1 (--shape sets another): {names}")
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:
