@@ -73,7 +73,8 @@ def test_all_unsupported_ops_in_one_line() -> None:
            }"""
     )
     assert refused(proto) == (
-        "GridSample 'a': is not supported; use Resize, when the grid is regular; also unsupported: Det 'c', NoSuchOp 'd'"
+        "GridSample 'a': is not supported; use Resize, when the grid is regular; "
+        "also unsupported: Det 'c', NoSuchOp 'd'"
     )
 
 
