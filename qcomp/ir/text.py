@@ -18,8 +18,9 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Value
 from qcomp.ir.registry import REQUIRED, Attribute, lookup
 from qcomp.ir.types import DType, Quantization, TensorType
+
+T = TypeVar("T")
 
 _INLINE_ELEMENTS = 64
 _BARE = re.compile(r"[A-Za-z0-9_./:\-]*[A-Za-z0-9_./\-]\Z")
@@ -205,7 +208,13 @@ class _Parser:
         if text[0] != sigil:
             raise self.fault(f"expected {sigil}name, found {text!r}")
         body = text[1:]
-        return str(json.loads(body)) if body.startswith('"') else body
+        return self.unquote(body) if body.startswith('"') else body
+
+    def unquote(self, text: str) -> str:
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            raise self.fault(f"{text!r} is not a string in quotes") from None
 
     def integer(self) -> int:
         text = self.kind("number")
@@ -214,46 +223,46 @@ class _Parser:
         except ValueError:
             raise self.fault(f"expected an integer, found {text!r}") from None
 
-    def type(self) -> TensorType:
+    def dtype(self) -> DType:
         word = self.kind("word")
         try:
-            dtype = DType(word)
+            return DType(word)
         except ValueError:
             raise self.fault(f"{word!r} is no element type") from None
+
+    def type(self) -> TensorType:
+        dtype = self.dtype()
         self.expect("[")
-        shape: list[int] = []
-        while not self.accept("]"):
-            shape.append(self.integer())
-            if not self.accept(","):
-                self.expect("]")
-                break
-        quant = self.quant() if self.peek.text == "q" else None
-        return TensorType(dtype, tuple(shape), quant)
+        shape = tuple(self.rest(self.integer))
+        return TensorType(dtype, shape, self.quant() if self.peek.text == "q" else None)
 
     def quant(self) -> Quantization:
         self.expect("q")
         self.expect("(")
         if self.accept("["):
-            scales = self.numbers()
+            scales = self.rest(self.number)
             self.expect(",")
             self.expect("[")
-            zeros = self.numbers() or [0.0] * len(scales)
+            zeros = self.rest(self.integer) or [0] * len(scales)
             self.expect(",")
             self.expect("axis")
             self.expect("=")
             axis: int | None = self.integer()
         else:
-            scales = [float(self.kind("number"))]
+            scales = [self.number()]
             self.expect(",")
-            zeros, axis = [float(self.integer())], None
+            zeros, axis = [self.integer()], None
         self.expect(")")
-        return Quantization(tuple(scales), tuple(int(z) for z in zeros), axis)
+        return Quantization(tuple(scales), tuple(zeros), axis)
 
-    def numbers(self) -> list[float]:
+    def number(self) -> float:
+        return float(self.kind("number"))
+
+    def rest(self, item: Callable[[], T]) -> list[T]:
         """The rest of a list after its '['."""
-        found: list[float] = []
+        found: list[T] = []
         while not self.accept("]"):
-            found.append(float(self.kind("number")))
+            found.append(item())
             if not self.accept(","):
                 self.expect("]")
                 break
@@ -261,17 +270,11 @@ class _Parser:
 
     def attribute(self, kind: str) -> Attribute:
         if self.accept("!"):
-            return DType(self.kind("word"))
+            return self.dtype()
         if self.accept("["):
-            items: list[Attribute] = []
-            while not self.accept("]"):
-                items.append(self.attribute(kind.rstrip("s")))
-                if not self.accept(","):
-                    self.expect("]")
-                    break
-            return tuple(items)  # type: ignore[return-value]
+            return tuple(self.rest(lambda: self.attribute(kind.rstrip("s"))))  # type: ignore[return-value]
         if self.peek.kind == "string":
-            return str(json.loads(self.next().text))
+            return self.unquote(self.next().text)
         if self.peek.text == "q":
             return self.quant()
         if self.accept("true"):
@@ -309,12 +312,7 @@ class _Parser:
                 raise self.fault(f"constant data is damaged ({error})") from None
         else:
             self.expect("[")
-            items: list[str] = []
-            while not self.accept("]"):
-                items.append(self.next().text)
-                if not self.accept(","):
-                    self.expect("]")
-                    break
+            items = self.rest(lambda: self.next().text)
             try:
                 if dtype == np.bool_:
                     flat = np.array([{"true": True, "false": False}[i] for i in items], dtype)

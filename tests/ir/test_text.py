@@ -122,3 +122,33 @@ def test_what_is_no_graph_is_refused_with_its_line(text: str, message: str) -> N
     with pytest.raises(QcompError) as caught:
         parse_graph(text)
     assert message in str(caught.value)
+
+
+RICH = """graph @m {requantize = "float"} {
+  input %x: f32[2,3]  # a comment
+  const %w: f32[3,2] = [0, 1.5, -inf, nan, 4, 5]
+  const %z: i8[3] q([0.5, 0.25, 1.0], [], axis=0) = [1, 2, 3]
+  %p: f32[2,2] = gemm(%x, %w, _) {alpha = 0.5, trans_a = false} @"a name"
+  %"odd name": f32[2,2] = clip(%p) {lo = -1.0}
+  %q: i8[2,2] q(0.5, 3) = quantize(%"odd name") {quant = q(0.5, 3), dtype = !i8}
+  %s: i8[2,1] q(0.5, 3), %t: i8[2,1] q(0.5, 3) = split(%q) {axis = 1, sizes = [1, 1]}
+  %y: f32[2,1] = dequantize(%t)
+  output %y
+}
+"""
+PIECES = ["", "(", ")", "[", "]", "{", "}", ",", "=", "!", "%x", "@m", "-1", "1e999", "q", "!f33", '"']
+PIECES += ["_", "axis", "\n", "\\u12", "0", "%y", "nan"]
+
+
+def test_the_rich_text_is_a_graph() -> None:
+    verify(parse_graph(RICH))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, len(RICH) - 1), st.integers(0, 12), st.sampled_from(PIECES))
+def test_damaged_text_raises_nothing_but_a_clear_error(start: int, length: int, piece: str) -> None:
+    text = RICH[:start] + piece + RICH[start + length :]
+    try:
+        verify(parse_graph(text))
+    except QcompError as error:
+        assert "\n" not in str(error)
