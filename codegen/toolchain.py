@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.elf_size import Sizes, object_sizes
 from qcomp.errors import QcompError
 from qcomp.runtime.artifact import write_trailer
 from qcomp.runtime.sources import INCLUDE_DIR, SOURCES
@@ -21,11 +22,11 @@ from qcomp.targets import Target
 
 #: What every generated file is compiled with.  No flag here may change a result: see the numeric contract.
 NUMERIC_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-_KERNEL_FLAGS = (
+KERNEL_FLAGS: tuple[str, ...] = (
     "-std=c11", "-O3", *NUMERIC_FLAGS, "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-g0",
     "-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-Wall", "-Werror=implicit-function-declaration",
 )  # fmt: skip
-_RUNTIME_FLAGS = ("-std=c11", "-O2", "-fPIC", "-g0", "-fno-stack-protector")
+_RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", "-fno-stack-protector")
 _LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s")
 _PROCESSES = 2
 
@@ -53,7 +54,7 @@ def find_compiler(cc: str | None = None) -> Compiler:
     """
     if cc in (None, "zig"):
         if importlib.util.find_spec("ziglang") is None:
-            raise QcompError("no C compiler: the package ziglang is not installed", fix="pip install ziglang, or give --cc")
+            raise QcompError("no C compiler: package ziglang is not installed", fix="pip install ziglang, or give --cc")
         return Compiler((sys.executable, "-m", "ziglang", "cc"), "zig")
     assert cc is not None
     path = shutil.which(cc)
@@ -80,23 +81,36 @@ def build_library(package: SourcePackage, out: Path, cc: str | None = None) -> P
     return out
 
 
+def measure_code(package: SourcePackage) -> Sizes:
+    """Bytes that the package's code takes, without the weights: compiled with the ziglang package, not linked."""
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory(prefix="qcomp-") as name:
+        folder = Path(name)
+        package.write(folder)
+        units = [u for u in package.units if u.endswith(".c") and not u.endswith("_weights.c")]
+        with ThreadPoolExecutor(_PROCESSES) as executor:
+            objects = executor.map(lambda u: compile_unit(compiler, package.target, folder, u, KERNEL_FLAGS), units)
+            return sum((object_sizes((folder / o).read_bytes()) for o in objects), Sizes(0, 0))
+
+
 def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
     """Compiles the sources that lie in `folder` there; the shared library, without trailer."""
     for source in SOURCES:
         shutil.copyfile(source, folder / source.name)
-    jobs = [(unit, _KERNEL_FLAGS) for unit in package.units]
+    jobs = [(unit, KERNEL_FLAGS) for unit in package.units]
     jobs += [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
     # Files that take longest first.
     jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
     with ThreadPoolExecutor(_PROCESSES) as executor:
-        objects = list(executor.map(lambda job: _compile(compiler, package.target, folder, *job), jobs))
+        objects = list(executor.map(lambda job: compile_unit(compiler, package.target, folder, *job), jobs))
     ordered = [name for _, name in sorted(zip((j[0] for j in jobs), objects, strict=True))]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
     _run([*command, "-o", "model.so", "-lpthread"], folder)
     return folder / "model.so"
 
 
-def _compile(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:
+def compile_unit(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:
+    """Compiles one file that lies in `folder`; the name of the object beside it."""
     output = f"{Path(unit).stem}.o"
     machine = compiler.flags(target)
     if not unit.endswith(".c"):

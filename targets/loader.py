@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def parse_target(text: str, source: str) -> Target:
         raise QcompError(f"malformed value: {error}", where=source) from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def target(name: str) -> Target:
     """The target of that name ("native" asks the CPU); QcompError with close names when there is none."""
     if name == "native":
@@ -143,7 +143,7 @@ def target(name: str) -> Target:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def target_names() -> tuple[str, ...]:
     """Every target that has a file, sorted."""
     return tuple(sorted(p.stem for p in _FOLDER.glob("*.toml")))

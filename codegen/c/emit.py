@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from qcomp import __version__
 from qcomp.codegen.c.constants import Blob
+from qcomp.codegen.c.distribution import with_distribution
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, KernelTable
 from qcomp.codegen.c.package import Options, SourcePackage
-from qcomp.codegen.c.render import comment, environment, identifier
+from qcomp.codegen.c.render import comment, environment
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.weights import metadata_file, weight_files
 from qcomp.codegen.plan import Fill, MemoryPlan, Operand, Step, make_plan
@@ -29,6 +31,7 @@ _PLACEHOLDER = "QcompKernelSymbol"
 _UNIT_CHARACTERS = 80_000
 _MOST_UNITS = 8
 _ARENA_ALIGN = 64
+_MOST_ELEMENTS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,7 @@ def generate(
     Raises QcompError when an op has no kernel on the target or a constant rules its kernel out.  The same graph,
     target and options give the same bytes.
     """
-    options = options or Options()
-    if options.prefix != identifier(options.prefix):
-        raise QcompError(f"prefix {options.prefix!r} is no C identifier", fix="use letters, digits and underscores")
+    options = (options or Options()).resolved(graph.name, target)
     table = table or kernel_table()
     chosen: dict[tuple[str, str], Kernel] = {}
 
@@ -62,6 +63,13 @@ def generate(
         return chosen[key]
 
     plan = make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+    for step in plan.steps:
+        for operand in (*step.inputs, *step.outputs):
+            if operand.buffer.elements >= _MOST_ELEMENTS:
+                raise QcompError(
+                    f"the tensor has {operand.buffer.elements} elements, more than 32-bit indices reach",
+                    where=f"%{operand.name}", fix="make the model's inputs smaller",
+                )  # fmt: skip
     blob = Blob()
     functions: dict[tuple[str, tuple[CFunction, ...]], int] = {}
     built = [_build(step, kernel_of(step.node), target, blob, functions) for step in plan.steps]
@@ -148,9 +156,7 @@ def _package(
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
     package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, plan)
     if options.form == "c":
-        from qcomp.codegen.c.distribution import with_distribution
-
-        return with_distribution(package, graph, options)
+        return with_distribution(package, graph)
     return package
 
 
@@ -254,7 +260,7 @@ def _metadata(
         )
     return {
         "format": 1,
-        "qcomp": options.version,
+        "qcomp": __version__,
         "model": graph.name,
         "target": target.name,
         "isa": sorted(target.features),

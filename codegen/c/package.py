@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qcomp.codegen.c.render import identifier
 from qcomp.codegen.plan import MemoryPlan
+from qcomp.errors import QcompError
 from qcomp.targets import Target
+
+#: Names that the files of a package must not have: headers of the C library, other files of the package.
+_TAKEN = frozenset(
+    (
+        *("main", "qcomp", "pool", "profile", "amx", "assert", "complex", "ctype", "errno", "fenv", "float"),
+        *("immintrin", "inttypes", "limits", "locale", "math", "setjmp", "signal", "stdarg", "stdatomic", "stdbool"),
+        *("stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype"),
+    )
+)
 
 
 @dataclass(frozen=True)
 class Options:
     """How to write the package.
 
-    `prefix` starts every exported symbol; `form` is "lib" (sources of a shared library) or "c" (a package for
-    people: build file, readme, example).  `weights` is "incbin" (assembler file that includes weights.bin) or
-    "array" (a C array, for toolchains without an assembler).
+    `form` is "lib" (sources of a shared library) or "c" (a package for people: build file, readme, example).
+    `prefix` starts every exported symbol; by default "qcomp" for a library, the model's name for a package.
+    `weights` is "incbin" (an assembler file that includes the bytes) or "array" (a C array, for toolchains without
+    such an assembler: the default of packages for the generic target).  `islands` goes into the metadata.
     """
 
-    prefix: str = "qcomp"
     form: str = "lib"
-    weights: str = "incbin"
-    version: str = "0.1.0"
+    prefix: str = ""
+    weights: str = ""
     islands: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, known in (("form", ("lib", "c")), ("weights", ("", "incbin", "array"))):
+            if getattr(self, name) not in known:
+                raise QcompError(f"{name} {getattr(self, name)!r} is not one of {', '.join(filter(None, known))}")
+        if self.prefix and self.prefix != identifier(self.prefix):
+            raise QcompError(f"prefix {self.prefix!r} is no C identifier", fix="use letters, digits and underscores")
+
+    def resolved(self, model: str, target: Target) -> Options:
+        """The options with the defaults filled in."""
+        name = identifier(model)
+        own = f"{name}_model" if name.lower() in _TAKEN else name
+        prefix = self.prefix or ("qcomp" if self.form == "lib" else own)
+        by_array = self.form == "c" and target.arch == "generic"
+        return replace(self, prefix=prefix, weights=self.weights or ("array" if by_array else "incbin"))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -18,7 +18,7 @@ CTYPES: dict[DType, str] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def environment(folder: Path) -> jinja2.Environment:
     """Templates of a folder; an undefined name is an error."""
     return jinja2.Environment(

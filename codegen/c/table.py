@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from qcomp.codegen.c.kernel import Kernel, KernelTable
 from qcomp.codegen.c.portable import PORTABLE
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel_table(*, portable_only: bool = False) -> KernelTable:
     """All kernels in order of preference; the first that fits a node and target is taken."""
     return KernelTable(PORTABLE if portable_only else (*_specialised(), *PORTABLE))

@@ -45,11 +45,7 @@ class Storages:
         for value in self.graph.inputs:
             self._create(value, external=True)
         for node in self.graph.nodes:
-            if node.op.name in VIEW_OPS and node.name not in legal.copies and self._view(node):
-                self.views.add(node)
-            elif (node.op.name == "concat" and self._gather(node)) or (
-                node.op.name in ("split", "slice") and self._scatter(node)
-            ):
+            if node.name not in legal.copies and self._is_view(node):
                 self.views.add(node)
             else:
                 for value in node.outputs:
@@ -84,6 +80,14 @@ class Storages:
         storage.bytes = Buffer(value.dtype, value.shape, halo).bytes
         self._of[value] = storage
         return storage
+
+    def _is_view(self, node: Node) -> bool:
+        """Places the results of a node in memory that exists already, if that can be."""
+        if node.op.name in VIEW_OPS:
+            return self._view(node)
+        if node.op.name == "concat":
+            return self._gather(node)
+        return node.op.name in ("split", "slice") and self._scatter(node)
 
     def _view(self, node: Node) -> bool:
         operands = activation_values(node)

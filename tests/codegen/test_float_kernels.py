@@ -67,7 +67,8 @@ def test_casts(target: str) -> None:
     kinds = (DType.F32, DType.BOOL, *INTEGERS, DType.U16, DType.U32, DType.U64)
     for source in kinds:
         for result in kinds:
-            data = np.clip(_wide(cases), -1e37, 1e37) * np.float32(50) if source is DType.F32 else cases.data((50,), source)
+            real = np.clip(_wide(cases), -1e37, 1e37) * np.float32(50)
+            data = real if source is DType.F32 else cases.data((50,), source)
             cases.op("cast", [cases.input((), source, data)], f"{source.value}_{result.value}", dtype=result)
     check(cases, target)
 
@@ -83,7 +84,8 @@ def test_data_movement(target: str) -> None:
         cases.op("slice", [x], starts=(1, 0, 0, 0), ends=(2, 6, 4, 5), steps=(1, 1, 1, 1))
         cases.op("expand", [cases.input((3, 1, 5), dtype)], shape=(2, 3, 4, 5))
         cases.op("tile", [x], repeats=(1, 2, 3, 1))
-        cases.op("concat", [x, cases.input((2, 1, 4, 5), dtype), cases.constant(cases.data((2, 3, 4, 5), dtype))], axis=1)
+        fixed = cases.constant(cases.data((2, 3, 4, 5), dtype))
+        cases.op("concat", [x, cases.input((2, 1, 4, 5), dtype), fixed], axis=1)
         cases.op("concat", [x, x], axis=3)
         cases.op("split", [x], axis=1, sizes=(1, 3, 2))
         cases.op("split", [x], axis=0, sizes=(1, 1))

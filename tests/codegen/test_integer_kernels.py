@@ -132,7 +132,8 @@ def test_elementwise_and_matrix_products(target: str, table: KernelTable | None,
         mults = {f"{n}_mult": float(np.float32(rng.random())) for n in "ab"}
         zeros = {"a_zp": a_zp, "b_zp": b_zp}
         cases.op("qadd", [a, b, *extra], **zeros, **mults, **limits)
-        cases.op("qadd", [a, cases.constant(rng.integers(-128, 128, right).astype(np.int8))], **zeros, **mults, **limits)
+        fixed = cases.constant(rng.integers(-128, 128, right).astype(np.int8))
+        cases.op("qadd", [a, fixed], **zeros, **mults, **limits)
         cases.op("qmul", [a, b, *extra], **zeros, mult=float(np.float32(rng.random() / 64)), **limits)
         cases.op("table", [a, cases.constant(rng.integers(-128, 128, 256).astype(np.int8))])
         for shape, outputs in (((3, 40), 21), ((2, 2, 5), 6), ((130,), 3)):

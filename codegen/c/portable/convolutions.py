@@ -67,7 +67,7 @@ def _windowed(
     helpers: tuple = (),  # type: ignore[type-arg]
     last: bool,
 ) -> KernelCode:
-    """weights [O, KH, KW, C / groups]; `initial` starts each sum, `late` is added after it, `multiplier` is for `store`."""
+    """weights [O, KH, KW, C / groups]; `initial` starts each sum, `late` is added last, `multiplier` is for `store`."""
     node, call = request.node, request.node.call
     groups = call.int("groups") if "groups" in node.attrs else 1
     x, y = image(operands.source(0), last), image(operands.result(), last)

@@ -49,7 +49,8 @@ class Copy(Kernel):
         text = render(
             "scattered.c.j2",
             symbol=request.symbol, xtype=source.ctype, ytype=result.ctype, from_=source.pointer, to=result.pointer,
-            parts=parts, x_index=flat_index("e", source.shape, source.strides), y_index=flat_index("e", result.shape, result.strides), value=converted(source, result, "value"),
+            parts=parts, x_index=flat_index("e", source.shape, source.strides),
+            y_index=flat_index("e", result.shape, result.strides), value=converted(source, result, "value"),
         )  # fmt: skip
         return KernelCode((), text, parts.count, tuple(operands.constants), f"portable_copy_{self.name}_scattered")
 

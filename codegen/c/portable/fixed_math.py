@@ -1,4 +1,4 @@
-"""exp, log, erf, tanh, sin, cos, pow and rounding in C: the operation sequences of qcomp.ir.fixed_math, term by term."""
+"""exp, log, erf, tanh, sin, cos, pow rounding in C: the operation sequences of qcomp.ir.fixed_math."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def folded_bias(node: Node, shift: int) -> np.ndarray:
     weights, bias = node.input(1).array, node.input(2).array
     sums = weights.reshape(weights.shape[0], -1).astype(np.int64).sum(axis=1)
     folded = bias.astype(np.int64) - (node.call.int("x_zp") + shift) * sums
-    return (folded & 0xFFFFFFFF).astype(np.uint32)
+    return np.asarray(folded & 0xFFFFFFFF, np.uint32)
 
 
 def blocked(array: np.ndarray, groups: int) -> np.ndarray:
@@ -70,7 +70,7 @@ def blocked(array: np.ndarray, groups: int) -> np.ndarray:
     per_group = array.shape[0] // groups
     split_up = array.reshape(groups, per_group, *array.shape[1:])
     pads = [(0, 0), (0, -per_group % BLOCK)] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(split_up, pads).reshape(groups, -1, BLOCK, *array.shape[1:])
+    return np.asarray(np.pad(split_up, pads).reshape(groups, -1, BLOCK, *array.shape[1:]))
 
 
 def _halo(node: Node) -> Halo:

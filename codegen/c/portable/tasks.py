@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 _WORK_OF_A_TASK = 1 << 15
 _MOST_TASKS = 32
@@ -34,5 +35,5 @@ def split(size: int, work: float, grain: int = 1) -> Split:
     wanted = min(_MOST_TASKS, int(size * work / _WORK_OF_A_TASK), -(-size // grain))
     if wanted <= 1:
         return Split(size, size, 1)
-    chunk = -(-(-(-size // wanted)) // grain) * grain
+    chunk = ceil(ceil(size / wanted) / grain) * grain
     return Split(size, chunk, -(-size // chunk))

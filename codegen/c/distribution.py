@@ -1,0 +1,74 @@
+"""The source package for people: header, example, build file and readme around the generated C."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.c.render import CTYPES, comment, environment
+from qcomp.codegen.toolchain import NUMERIC_FLAGS, measure_code
+from qcomp.errors import QcompError
+from qcomp.ir import Graph, Value
+from qcomp.runtime.sources import POOL, PROFILE
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_CMAKE_IDS = {"gcc": "GNU", "clang": "Clang"}
+
+
+def _tensor(value: Value) -> dict[str, Any]:
+    dtype = value.dtype
+    if dtype not in CTYPES:
+        raise QcompError(f"{dtype.value} has no C type", where=f"%{value.name}", fix="cast it to float32 in the model")
+    shape = "x".join(map(str, value.shape)) or "scalar"
+    return {
+        "name": comment(value.name),
+        "dtype": str(dtype.numpy),
+        "ctype": CTYPES[dtype],
+        "shape": shape,
+        "elements": value.type.elements,
+        "bytes": value.type.bytes,
+        "text": comment(f"{value.name}, {dtype.numpy} {shape}"),
+    }
+
+
+def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
+    """The package with header, main.c, CMakeLists.txt, README.md and the thread pool added.
+
+    Code size is measured by compiling with the ziglang package, where that is installed.
+    """
+    render, target = environment(_TEMPLATES), package.target
+    try:
+        sizes = measure_code(package)
+    except QcompError:
+        sizes = None
+    values: dict[str, Any] = {
+        "prefix": package.name,
+        "title": comment(graph.name),
+        "target": target.name,
+        "description": target.description,
+        "inputs": [_tensor(v) for v in graph.inputs],
+        "outputs": [_tensor(v) for v in graph.outputs],
+        "arena_bytes": package.plan.arena_bytes,
+        "lower_bound": package.plan.lower_bound,
+        "weights_bytes": package.metadata["weights_bytes"],
+        "code_rom": None if sizes is None else sizes.rom,
+        "code_ram": None if sizes is None else sizes.ram,
+        "measured": None if sizes is None else "clang -O3 of the ziglang package",
+        "units": package.units,
+        "assembler": any(unit.endswith(".S") for unit in package.units),
+        "numeric": NUMERIC_FLAGS,
+        "machine": [(_CMAKE_IDS[k], f) for k, f in target.flags.items() if k in _CMAKE_IDS and f],
+    }
+    written = {
+        f"{package.name}.h": "package.h.j2",
+        "main.c": "main.c.j2",
+        "CMakeLists.txt": "CMakeLists.txt.j2",
+        "README.md": "README.md.j2",
+    }
+    files = dict(package.files)
+    for name, template in written.items():
+        files[name] = render.get_template(template).render(**values).encode()
+    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE)}
+    return replace(package, files=files)

@@ -1,0 +1,86 @@
+"""Targets are data, checked when they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from qcomp.errors import QcompError
+from qcomp.targets import Target, native, parse_target, target, target_names
+from qcomp.targets.loader import richest
+
+VALID = 'name = "t"\ndescription = "a test"\narch = "x86_64"\n'
+
+
+def test_every_file_is_a_valid_target() -> None:
+    assert {"generic", "x86_64", "x86_64-avx512vnni", "x86_64-avx512vbmi", "aarch64"} <= set(target_names())
+    for name in target_names():
+        assert target(name).name == name
+        assert target(name).description
+
+
+def test_an_unknown_target_is_answered_with_close_names() -> None:
+    with pytest.raises(QcompError, match="did you mean .*x86_64-avx512vnni"):
+        target("x86_64-avx512vni")
+
+
+@pytest.mark.parametrize("name", ["../targets/generic", "", "/etc/passwd"])
+def test_a_target_is_a_name_and_no_path(name: str) -> None:
+    with pytest.raises(QcompError, match="no target is called"):
+        target(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (VALID + "speed = 3\n", "unknown key 'speed'"),
+        ('name = "t"\n', "'description' is missing"),
+        (VALID + "x = [", "not valid TOML"),
+        (VALID.replace("x86_64", "z80"), "arch 'z80' is not one of"),
+        (VALID + 'activation_storage = "i8"\n', "neither u8 nor s8"),
+        (VALID + "vector_bytes = 48\n", "not a power of two"),
+        (VALID + 'vector_bytes = "64"\n', "malformed value"),
+        (VALID + 'dot_product = "s8u8"\n', "dot_product 's8u8'"),
+        (VALID + 'features = ["avx512f"]\n', "avx512f implies avx2 and fma"),
+        (VALID.replace("x86_64", "aarch64") + 'features = ["avx2"]\n', "aarch64 has no x86 features"),
+        (VALID + "[flags]\nmsvc = []\n", "unknown compiler 'msvc'"),
+        (VALID + "[caches]\nl1 = 0\n", "cache l1 has 0 bytes"),
+        (VALID + '[[memories]]\nname = "flash"\nbytes = 4\nkind = "disk"\n', "memory 'flash'"),
+        (VALID + '[[memories]]\nsize = 4\n', "malformed value"),
+    ],
+)
+def test_a_malformed_target_is_refused(text: str, message: str) -> None:
+    with pytest.raises(QcompError, match=message):
+        parse_target(text, "t.toml")
+
+
+def test_a_target_file_gives_every_field() -> None:
+    text = VALID + 'features = ["avx2", "fma"]\nemulator = ["qemu"]\n[flags]\nzig = ["-mcpu=x"]\n[caches]\nl1 = 1024\n'
+    found = parse_target(text + '[[memories]]\nname = "flash"\nbytes = 4096\nkind = "rom"\n', "t.toml")
+    assert found.features == {"avx2", "fma"}
+    assert found.compiler_flags("zig") == ("-mcpu=x",)
+    assert found.memories[0].bytes == 4096
+    assert found.stored_offset == 0 and found.stored_ctype == "int8_t"
+
+
+def test_flags_for_a_compiler_that_the_target_does_not_know() -> None:
+    with pytest.raises(QcompError, match="cannot be compiled with gcc"):
+        parse_target(VALID + "[flags]\nzig = []\n", "t.toml").compiler_flags("gcc")
+
+
+def test_the_richest_target_that_the_features_allow_is_native() -> None:
+    vnni, vbmi = target("x86_64-avx512vnni"), target("x86_64-avx512vbmi")
+    assert richest("x86_64", vbmi.features) is vbmi
+    assert richest("x86_64", vnni.features) is vnni
+    assert richest("x86_64", vnni.features - {"avx512vnni"}).name == "x86_64"
+    with pytest.raises(QcompError, match="no target fits this machine"):
+        richest("vax", frozenset())
+    assert native() in [target(n) for n in target_names()]
+
+
+def test_a_target_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        target("generic").name = "other"  # type: ignore[misc]
+    assert isinstance(hash(target("generic")), int)
+    assert isinstance(target("generic"), Target)
