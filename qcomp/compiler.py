@@ -14,7 +14,6 @@ from qcomp.codegen.toolchain import build_library, replace_folder
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
-
 from qcomp.ir.types import DType
 from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
@@ -22,15 +21,19 @@ from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
+from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fold_fake_quant import FoldFakeQuant
+from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
 from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.manager import Checker, PassRecord, run_passes
+from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.sink_transposes import SinkTransposes
+from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
@@ -161,11 +164,15 @@ def integer_lowering() -> list[Pass]:
         CommonSubexpressions(),
         FoldFakeQuant(),
         FuseRequantize(),
+        FoldIntegerFunctions(),
         FuseTables(),
         RemoveNoOps(),
         FoldConstants(),
         CommonSubexpressions(),
         DeadCode(),
+        FitAccumulators(),
+        TightenClamps(),
+        ProveAccumulators(),
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, Interval, parse_graph, run
 from qcomp.passes.dead_channels import RemoveDeadChannels, find_dead_channels
+from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.manager import Checker, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators, accumulator_bounds, accumulator_report
 from qcomp.passes.range_analysis import analyze_ranges, range_report
@@ -230,3 +231,31 @@ def test_one_channel_stays_when_all_are_dead():
     before = parse_graph(CHAIN.replace("PADS", "").replace("[1, 2, 0, 0, 3, -4, 5, 6]", "[0, 0, 0, 0, 0, 0, 0, 0]"))
     graph = run_passes(before, [RemoveDeadChannels()], check=Checker.random(before, samples=2))
     assert [n.output.shape[3] for n in graph] == [1, 1, 1, 2]
+
+
+def test_a_channel_that_may_overflow_gets_a_larger_weight_scale():
+    text = gemm([100, -80, 3, 4], [2**31 - 1, 10], [1e-8, 0.5])
+    before = parse_graph(text)
+    graph = run_passes(before, [FitAccumulators(), ProveAccumulators()])
+    _, weights, bias, mult = graph.value("y").producer.inputs
+    assert weights.array.tolist() == [[50, -40], [3, 4]]
+    assert bias.array.tolist() == [2**30, 10]
+    assert mult.array.tolist() == [np.float32(2e-8), 0.5]
+    x = np.array([[1, 2], [-128, 127], [127, -128]], np.int8)
+    expected = np.clip(np.rint((x.astype(int) @ [[100, 3], [-80, 4]] + [2**31 - 1, 10]) * [1e-8, 0.5]), -128, 127)
+    assert run(graph, {"x": x})["y"].tolist() == expected.tolist()
+
+
+def test_a_raised_weight_scale_shows_in_the_type():
+    text = gemm([100, -80, 3, 4], [2**31 - 1, 10], [1e-8, 0.5])
+    graded = text.replace("i8[2,2] =", "i8[2,2] q([0.5, 0.25], [], axis=0) =")
+    graph = run_passes(parse_graph(graded), [FitAccumulators()])
+    assert graph.value("y").producer.input(1).quant.scale == (1.0, 0.25)
+
+
+def test_channels_that_fit_keep_their_weight_scale(rewritten):
+    rewritten(FitAccumulators(), gemm([1, 1, -1, 0], [10, 0], [0.25, 0.5]), None)
+
+
+def test_a_result_that_does_not_fit_is_not_helped_by_a_larger_weight_scale(rewritten):
+    rewritten(FitAccumulators(), gemm([127, 127], [0], [1e5]), None)
