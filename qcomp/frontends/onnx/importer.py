@@ -254,6 +254,8 @@ class Importer:
                 )
             target = node.scope.prefix + name
             if value in self.builder.created and value.name != target and not self.graph.has_value(target):
+                if value.producer is not None and value.producer.name == value.name:
+                    value.producer.name = target  # a node without a name goes by that of its result
                 self.graph.rename(value, target)
                 self.builder.created.discard(value)
             node.scope.values[name] = value
