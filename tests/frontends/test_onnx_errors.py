@@ -200,3 +200,38 @@ def test_an_old_opset_that_cannot_be_converted() -> None:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 1)])
     assert "opset 1 is too old and cannot be converted to 7" in refused(proto)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    whole = model(
+        """(float[1,3,6,6] x) => (float[1,4] y) {
+             q = QuantizeLinear(x, s, z)
+             d = DequantizeLinear(q, s, z)
+             c = Conv <pads = [1,1,1,1], strides = [2,2]> (d, w)
+             p = AveragePool <kernel_shape = [2,2], ceil_mode = 1> (c)
+             r = Reshape(p, t)
+             k = Slice(r, b, e)
+             y = Softmax(k)
+           }""",
+        s=F32(0.1),
+        z=np.uint8(128),
+        w=np.ones((2, 3, 3, 3), F32),
+        t=np.asarray([1, -1]),
+        b=np.asarray([0, 0]),
+        e=np.asarray([1, 4]),
+    ).SerializeToString()
+    random = np.random.default_rng(seed)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(int(random.integers(1, 6))):
+            data[random.integers(len(data))] = random.integers(256)
+        (tmp_path / "m.onnx").write_bytes(bytes(data))
+        try:
+            load_onnx(tmp_path / "m.onnx")
+            outcomes["read"] += 1
+        except QcompError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 0
