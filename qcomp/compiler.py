@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from qcomp.codegen.toolchain import build_library, replace_folder
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
+from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.types import DType
 from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
@@ -104,15 +106,19 @@ def compile(
     binds dynamic dimensions.  Raises QcompError for whatever the user can mend.
     """
     machine = native() if target == "native" else target_named(target)
-    report = options.progress or (lambda stage, done, total: None)
-    report("import", 0, 1)
+    _report(options, "import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
-    report("quantize", 0, 1)
+    _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
-    report("generate", 0, 1)
+    _report(options, "generate", 0, 1)
     package = generate(graph, machine, SourceOptions(islands=_island_rows(found)))
     return Artifact(graph, found, machine, package, options)
+
+
+def _report(options: Options, stage: str, done: int, total: int) -> None:
+    if options.progress is not None:
+        options.progress(stage, done, total)
 
 
 def _island_rows(found: Coverage) -> tuple[Mapping[str, str], ...]:
@@ -132,12 +138,9 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     graph = _run(graph, canonicalization(), options)
     if samples is not None and not is_quantized(graph):
         points = [v.name for v in plan_quantization(graph).points]
-        report = (lambda done, total: options.progress("calibrate", done, total)) if options.progress else None
-        from qcomp.ir.onnx_export import to_onnx
-
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
-        calibration = calibrate(model, data, points, options.method, report)
+        calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
