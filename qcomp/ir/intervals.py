@@ -81,6 +81,12 @@ def magnitude(x: Interval) -> np.ndarray:
     return np.asarray(np.maximum(np.abs(x.lo), np.abs(x.hi)))
 
 
+def unless_overflow(x: Interval, partial: np.ndarray) -> Interval:
+    """x, but unbounded where sums on the way, as large as `partial`, may overflow float32."""
+    risky = ~(np.asarray(partial) < 3.4e38)
+    return Interval(np.where(risky, -np.inf, x.lo), np.where(risky, np.inf, x.hi))
+
+
 def operand_interval(call: Call, operands: Sequence[Interval | None], index: int) -> Interval:
     """Bounds of an operand: what the analysis knows, else the constant itself, else all its dtype holds."""
     known = operands[index] if index < len(operands) else None

@@ -130,6 +130,29 @@ def test_results_stay_inside_the_interval(op: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("op", sorted(CASES))
 @SETTINGS
 @given(data=st.data())
+def test_unbounded_and_huge_operands_give_bounds_that_hold(op: str, data: st.DataObject) -> None:
+    dice = Dice(data)
+    case = CASES[op](dice)
+    node = case.graph.nodes[0]
+    huge = np.float32(dice.pick([1e37, 3e38, 1e-41]))
+    with np.errstate(over="ignore"):
+        arrays = {n: a * huge if a.dtype == np.float32 else a for n, a in case.arrays.items()}
+    arrays = {n: np.clip(a, -3e38, 3e38) if a.dtype == np.float32 else a for n, a in arrays.items()}
+    bounds = {n: Interval.of(a.min(), a.max()) for n, a in arrays.items()}
+    unbounded = {n: Interval.of(-np.inf, np.inf) if a.dtype == np.float32 else bounds[n] for n, a in arrays.items()}
+    results = run(case.graph, arrays)
+    for known in (bounds, unbounded):
+        intervals = lookup(op).interval(node.call, *(known.get(v.name) if v else None for v in node.inputs))
+        for value, bound in zip(node.outputs, intervals, strict=True):
+            assert not np.isnan(bound.lo).any() and not np.isnan(bound.hi).any()
+            assert np.all(bound.lo <= bound.hi)
+            y = results[value.name].astype(np.float64)
+            assert np.all(((bound.lo <= y) & (y <= bound.hi)) | np.isnan(y)), (y, bound, print_graph(case.graph))
+
+
+@pytest.mark.parametrize("op", sorted(CASES))
+@SETTINGS
+@given(data=st.data())
 def test_every_value_keeps_its_name_in_onnx(op: str, data: st.DataObject) -> None:
     graph = CASES[op](Dice(data)).graph
     model = to_onnx(graph)

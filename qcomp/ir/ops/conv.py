@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcomp.ir.intervals import REALS, collapse, operand_interval, outward, with_zero
+from qcomp.ir.intervals import REALS, collapse, operand_interval, outward, unless_overflow, with_zero
 from qcomp.ir.ops.integer import window_counts
 from qcomp.ir.ordered import ordered_product
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
@@ -73,8 +73,10 @@ def product_bounds(
     ends = w * low, w * high
     least, most = np.minimum(*ends).sum(1), np.maximum(*ends).sum(1)
     # each of K products and sums errs by half a unit of a partial sum, which Σ|w·x| bounds
-    error = np.maximum(np.abs(ends[0]), np.abs(ends[1])).sum(1) * (w.shape[1] + 3) * 2.0**-24 * 1.01
-    least, most = least - error, most + error
+    partial = np.maximum(np.abs(ends[0]), np.abs(ends[1])).sum(1)
+    error = partial * (w.shape[1] + 3) * 2.0**-24 * 1.01
+    bound = unless_overflow(Interval(least - error, most + error), partial)
+    least, most = bound.lo, bound.hi
     if bias is not None:
         least, most = least + bias.lo.reshape(-1), most + bias.hi.reshape(-1)
     wide = outward(least, most)

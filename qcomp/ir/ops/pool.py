@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from qcomp.ir.intervals import collapse, operand_interval, outward, with_zero
+from qcomp.ir.intervals import collapse, magnitude, operand_interval, outward, unless_overflow, with_zero
 from qcomp.ir.ops.conv import WINDOW, from_nchw, image_shape, image_type, is_channels_last, to_nchw
 from qcomp.ir.ops.integer import window_counts
 from qcomp.ir.ordered import select_max
@@ -130,6 +130,7 @@ class AvgPool(Op):
             x = with_zero(x)
         area = int(np.prod(call.ints("kernel")))
         # area sums and a division; partial sums may cancel, so the slack is that of the larger end
-        slack = np.maximum(np.abs(x.lo), np.abs(x.hi)) * (area + 2) * 2.0**-24 * 1.01
+        size = magnitude(x)
+        slack = size * (area + 2) * 2.0**-24 * 1.01
         with np.errstate(all="ignore"):
-            return [outward(x.lo - slack, x.hi + slack)]
+            return [unless_overflow(outward(x.lo - slack, x.hi + slack), size * area)]

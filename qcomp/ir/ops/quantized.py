@@ -96,8 +96,9 @@ class Quantize(Op):
         if x is None:
             return [Interval.of(lo, hi)]
         scale, zero = quant.broadcast(call.type(0).rank)
-        ends = [np.clip(np.rint(e.astype(np.float32) / scale).astype(np.float64) + zero, lo, hi) for e in (x.lo, x.hi)]
-        return [Interval(ends[0], ends[1])]
+        with np.errstate(over="ignore"):
+            real = [np.rint(e.astype(np.float32) / scale).astype(np.float64) for e in (x.lo, x.hi)]
+        return [Interval(*(np.clip(r + zero, lo, hi) for r in real))]
 
 
 @register

@@ -8,7 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from qcomp.ir.intervals import collapse, full_rank, operand_interval, outward, rounded, with_zero
+from qcomp.ir.intervals import (
+    collapse,
+    full_rank,
+    magnitude,
+    operand_interval,
+    outward,
+    rounded,
+    unless_overflow,
+    with_zero,
+)
 from qcomp.ir.ordered import interleaved, ordered_sum, select_max, select_min, to_rows
 from qcomp.ir.registry import Attr, Call, Interval, Op, full_interval, register
 from qcomp.ir.shapes import check_axes, check_axis, unquantized
@@ -68,7 +77,10 @@ class Reduce(Op):
         relative = (count / 16 + 10) * 2.0**-23
         if type.dtype.is_float:
             slack = relative * count * np.maximum(np.abs(x.lo), np.abs(x.hi)) if self.row.name in _CANCELS else 0.0
-            bound = outward(bound.lo - slack, bound.hi + slack, relative)
+            with np.errstate(all="ignore"):
+                bound = outward(bound.lo - slack, bound.hi + slack, relative)
+                if self.row.name in _CANCELS:
+                    bound = unless_overflow(bound, magnitude(x) * count)
             if self.row.name in _NEVER_NEGATIVE:
                 bound = Interval(np.maximum(bound.lo, 0.0), bound.hi)
         else:

@@ -144,18 +144,23 @@ def _celu(x: np.ndarray, alpha: float) -> np.ndarray:
 _SLACK = 2e-6
 
 
-def _at(function: Function, call: Call, x: np.ndarray) -> np.ndarray:
+_HUGE = 1e30  # from here on a value counts as unbounded
+
+
+def _ends(function: Function, call: Call, x: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Smaller and larger value of the function at the two ends of x."""
     with np.errstate(all="ignore"):
-        value = np.asarray(function(call, np.clip(x, -3e38, 3e38).astype(np.float32)), np.float64)
-    return np.where(np.abs(value) > 1e30, np.copysign(np.inf, value), value)
+        values = [np.asarray(function(call, np.clip(e, -3e38, 3e38).astype(np.float32)), float) for e in (x.lo, x.hi)]
+    least, most = np.minimum(*values), np.maximum(*values)
+    least = np.where(least < -_HUGE, -np.inf, np.minimum(least, _HUGE))
+    return least, np.where(most > _HUGE, np.inf, np.maximum(most, -_HUGE))
 
 
 def _rising(function: Function, lo: float = -np.inf, hi: float = np.inf) -> Rule:
     """Rule of a function that never falls, with values in [lo, hi] whatever the rounding."""
 
     def rule(call: Call, x: Interval) -> Interval:
-        ends = [_at(function, call, e) for e in (x.lo, x.hi)]
-        wide = outward(ends[0], ends[1], _SLACK)
+        wide = outward(*_ends(function, call, x), _SLACK)
         return Interval(np.maximum(wide.lo, lo), np.minimum(wide.hi, hi))
 
     return rule
@@ -165,10 +170,10 @@ def _valley(function: Function, bottom: float, least: float) -> Rule:
     """Rule of a function that falls up to x = bottom, where it has its minimum `least`, and rises after it."""
 
     def rule(call: Call, x: Interval) -> Interval:
-        ends = [_at(function, call, e) for e in (x.lo, x.hi)]
-        lo = np.where((x.lo <= bottom) & (bottom <= x.hi), least, np.minimum(*ends))
+        low, high = _ends(function, call, x)
+        low = np.where((x.lo <= bottom) & (bottom <= x.hi), least, low)
         slack = _SLACK * np.minimum(np.maximum(np.abs(x.lo), np.abs(x.hi)), 1e2)
-        wide = outward(lo - slack, np.maximum(*ends) + slack, _SLACK)
+        wide = outward(low - slack, high + slack, _SLACK)
         return Interval(np.maximum(wide.lo, least - 1e-5), wide.hi)
 
     return rule
@@ -222,9 +227,8 @@ def _slope_rule(function: Function) -> Rule:
     """Rule of a function with a kink at 0 and of any slope below it: the ends and the kink bound it."""
 
     def rule(call: Call, x: Interval) -> Interval:
-        ends = [_at(function, call, e) for e in (x.lo, x.hi)]
+        low, high = _ends(function, call, x)
         crosses = (x.lo <= 0) & (x.hi >= 0)
-        low, high = np.minimum(*ends), np.maximum(*ends)
         return outward(
             np.where(crosses, np.minimum(low, 0.0), low), np.where(crosses, np.maximum(high, 0.0), high), _SLACK
         )
@@ -272,8 +276,7 @@ _HARD_SIGMOID: Function = lambda call, x: _hard_sigmoid(x, call.float("alpha"), 
 
 
 def _hard_sigmoid_rule(call: Call, x: Interval) -> Interval:
-    ends = [_at(_HARD_SIGMOID, call, e) for e in (x.lo, x.hi)]
-    wide = outward(np.minimum(*ends), np.maximum(*ends), _SLACK)
+    wide = outward(*_ends(_HARD_SIGMOID, call, x), _SLACK)
     return Interval(np.maximum(wide.lo, 0.0), np.minimum(wide.hi, 1.0))
 
 
