@@ -111,9 +111,9 @@ class Partition:
 
 
 def partition(
-    lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, min_cycles: float = 40e3
+    lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, min_cycles: float = 12e3
 ) -> Partition:
-    """Cut the work in at most 32 tasks of at least `min_cycles`.
+    """Cut the work in some 32 tasks (a grid may round that up, below 64) of about `min_cycles` or more.
 
     Weights that dominate are streamed once: then channel tiles are divided first."""
     want = int(max(1, min(32, cycles // min_cycles)))
