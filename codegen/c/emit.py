@@ -98,22 +98,34 @@ def _build(
     return _Built(step, code, function, tuple(blob.add(c) for c in code.constants))
 
 
+Function = tuple[str, tuple[CFunction, ...]]  # a step's text, and the helpers that it needs
+
+
 @dataclass(frozen=True)
 class _Unit:
-    """One file of kernels: indices of its functions."""
+    """One file of kernels: indices of its step functions, and the linkable helpers that are defined in it."""
 
     functions: tuple[int, ...]
+    defined: tuple[str, ...]
 
 
-def _partition(sizes: list[int]) -> list[_Unit]:
-    """Functions spread over files of similar size, so that they compile in parallel."""
-    count = max(1, min(_MOST_UNITS, math.ceil(sum(sizes) / _UNIT_CHARACTERS), len(sizes)))
-    loads, members = [0] * count, [[] for _ in range(count)]  # type: ignore[var-annotated]
-    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+def _partition(functions: list[Function]) -> list[_Unit]:
+    """Step functions and linkable helpers, each in one of a few files of similar size that compile in parallel."""
+    sizes: dict[int | str, int] = {i: len(text) for i, (text, _) in enumerate(functions)}
+    sizes |= {h.name: len(h.text) for _, helpers in functions for h in helpers if h.signature}
+    count = max(1, min(_MOST_UNITS, math.ceil(sum(sizes.values()) / _UNIT_CHARACTERS), len(sizes)))
+    loads = [0] * count
+    members: list[list[int | str]] = [[] for _ in range(count)]
+    for item in sorted(sizes, key=lambda i: (-sizes[i], str(i))):
         lightest = loads.index(min(loads))
-        loads[lightest] += sizes[index]
-        members[lightest].append(index)
-    return [_Unit(tuple(sorted(m))) for m in members]
+        loads[lightest] += sizes[item]
+        members[lightest].append(item)
+    return [
+        _Unit(
+            tuple(sorted(i for i in unit if isinstance(i, int))), tuple(sorted(i for i in unit if isinstance(i, str)))
+        )
+        for unit in members
+    ]
 
 
 def _package(
@@ -122,12 +134,12 @@ def _package(
     options: Options,
     plan: MemoryPlan,
     built: list[_Built],
-    functions: list[tuple[str, tuple[CFunction, ...]]],
+    functions: list[Function],
     content: bytes,
     metadata: dict[str, Any],
 ) -> SourcePackage:
     prefix, title = options.prefix, comment(graph.name)
-    units = _partition([len(text) + sum(len(h.text) for h in helpers) for text, helpers in functions])
+    units = _partition(functions)
     names = {f: f"{prefix}_k{f}" for f in range(len(functions))}
     home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
     render = environment(_TEMPLATES)
@@ -166,25 +178,43 @@ def _unit_text(
     index: int,
     count: int,
     unit: _Unit,
-    functions: list[tuple[str, tuple[CFunction, ...]]],
+    functions: list[Function],
     names: Mapping[int, str],
 ) -> bytes:
-    helpers: dict[str, CFunction] = {}
-    for function in unit.functions:
-        for helper in functions[function][1]:
-            known = helpers.setdefault(helper.name, helper)
-            assert known.text == helper.text, f"two C helpers are called {helper.name}"
+    helpers = _unit_helpers(unit, functions)
+    linked = [h.name for h in helpers.values() if h.signature]
     text: str = render.get_template("unit.c.j2").render(
         **common,
         unit=index,
         units=count,
         x86=any("__m" in functions[f][0] or "_mm" in functions[f][0] for f in unit.functions)
         or any("__m" in h.text for h in helpers.values()),
-        helpers=list(helpers.values()),
+        linked=linked,
+        helpers=[_helper_text(h, unit, common["prefix"]) for h in helpers.values()],
         kernels=[functions[f][0].replace(_PLACEHOLDER, names[f]).strip() for f in unit.functions],
         symbols=[names[f] for f in unit.functions],
     )
     return text.encode()
+
+
+def _unit_helpers(unit: _Unit, functions: list[Function]) -> dict[str, CFunction]:
+    """Helpers that a file needs, in an order in which each finds what it uses before it."""
+    found: dict[str, CFunction] = {}
+    for index, (_, helpers) in enumerate(functions):
+        for position, helper in enumerate(helpers):
+            # A helper that is defined here needs what comes before it in the lists that name it.
+            if index in unit.functions or any(later.name in unit.defined for later in helpers[position:]):
+                known = found.setdefault(helper.name, helper)
+                assert known.text == helper.text, f"two C helpers are called {helper.name}"
+    return found
+
+
+def _helper_text(helper: CFunction, unit: _Unit, prefix: str) -> str:
+    """What stands for a helper in one file: its definition, or the prototype of a definition in another file."""
+    if helper.signature is None:
+        return helper.text
+    prototype = f"{prefix.upper()}_HIDDEN {helper.signature};"
+    return f"{prototype}\n{helper.definition}" if helper.name in unit.defined else prototype
 
 
 def _pointer(operand: Operand) -> str:
@@ -231,9 +261,7 @@ def _tensor(value: Value) -> dict[str, Any]:
         "name": value.name,
         "dtype": str(value.dtype.numpy),
         "shape": list(value.shape),
-        "quantization": None
-        if quant is None
-        else {"scale": list(quant.scale), "zero_point": list(quant.zero_point)},
+        "quantization": None if quant is None else {"scale": list(quant.scale), "zero_point": list(quant.zero_point)},
     }
 
 

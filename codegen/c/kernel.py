@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,12 +38,31 @@ class KernelRequest:
         return self.target.stored_offset
 
 
+_STATIC = "static __attribute__((noinline)) "
+_LINKABLE = re.compile(r"(?:/\*.*?\*/\s*)?" + re.escape(_STATIC) + r"(void (\w+)\([^{]*\)) \{", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class CFunction:
-    """A shared C definition (function, type or table), emitted once per name in each file that needs it."""
+    """A shared C definition (function, type or table), emitted once per name in each file that needs it.
+
+    A text that is one `static __attribute__((noinline)) void` function is emitted once in all: other files see its
+    prototype.
+    """
 
     name: str
     text: str
+
+    @property
+    def signature(self) -> str | None:
+        """`void NAME(...)` of a function that can be defined in one file and called from all; else None."""
+        match = _LINKABLE.match(self.text)
+        return match[1] if match and match[2] == self.name else None
+
+    @property
+    def definition(self) -> str:
+        """The function without `static`, so that other files can call it."""
+        return self.text.replace(_STATIC, "", 1)
 
 
 @dataclass(frozen=True)
