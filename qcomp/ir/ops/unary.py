@@ -13,13 +13,26 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qcomp.ir import fixed_math as fm
-from qcomp.ir.intervals import operand_interval, outward, rounded
+from qcomp.ir.intervals import operand_interval, outward
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.shapes import unquantized
 from qcomp.ir.types import DType, TensorType
-
-Function = Callable[[Call, np.ndarray], np.ndarray]
-Rule = Callable[[Call, Interval], Interval]
+from qcomp.ir.unary_bounds import (
+    SLACK,
+    Function,
+    Rule,
+    abs_rule,
+    clip_rule,
+    ends_of,
+    exact_rising,
+    kinked,
+    neg_rule,
+    reciprocal_rule,
+    relu_rule,
+    rising,
+    valley,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -137,105 +150,6 @@ def _celu(x: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(x > 0, x, (fm.exp(x / _f(alpha)) - ONE) * _f(alpha))
 
 
-# ---- range rules -------------------------------------------------------------------------------------------------
-
-# Evaluated functions may miss monotonicity by a few float32 units; this relative slack covers it, of the argument
-# too, because functions like x·sigmoid(x) round at the size of x.
-_SLACK = 2e-6
-
-
-_HUGE = 1e30  # from here on a value counts as unbounded
-
-
-def _ends(function: Function, call: Call, x: Interval) -> tuple[np.ndarray, np.ndarray]:
-    """Smaller and larger value of the function at the two ends of x."""
-    with np.errstate(all="ignore"):
-        values = [np.asarray(function(call, np.clip(e, -3e38, 3e38).astype(np.float32)), float) for e in (x.lo, x.hi)]
-    least, most = np.minimum(*values), np.maximum(*values)
-    least = np.where(least < -_HUGE, -np.inf, np.minimum(least, _HUGE))
-    return least, np.where(most > _HUGE, np.inf, np.maximum(most, -_HUGE))
-
-
-def _rising(function: Function, lo: float = -np.inf, hi: float = np.inf) -> Rule:
-    """Rule of a function that never falls, with values in [lo, hi] whatever the rounding."""
-
-    def rule(call: Call, x: Interval) -> Interval:
-        wide = outward(*_ends(function, call, x), _SLACK)
-        return Interval(np.maximum(wide.lo, lo), np.minimum(wide.hi, hi))
-
-    return rule
-
-
-def _valley(function: Function, bottom: float, least: float) -> Rule:
-    """Rule of a function that falls up to x = bottom, where it has its minimum `least`, and rises after it."""
-
-    def rule(call: Call, x: Interval) -> Interval:
-        low, high = _ends(function, call, x)
-        low = np.where((x.lo <= bottom) & (bottom <= x.hi), least, low)
-        slack = _SLACK * np.minimum(np.maximum(np.abs(x.lo), np.abs(x.hi)), 1e2)
-        wide = outward(low - slack, high + slack, _SLACK)
-        return Interval(np.maximum(wide.lo, least - 1e-5), wide.hi)
-
-    return rule
-
-
-def _within(lo: float, hi: float) -> Rule:
-    def rule(call: Call, x: Interval) -> Interval:
-        return Interval.of(lo, hi)
-
-    return rule
-
-
-def _abs_rule(call: Call, x: Interval) -> Interval:
-    ends = np.abs(x.lo), np.abs(x.hi)
-    lo = np.where((x.lo <= 0) & (x.hi >= 0), 0.0, np.minimum(*ends))
-    return rounded(lo, np.maximum(*ends), call.type(0))
-
-
-def _neg_rule(call: Call, x: Interval) -> Interval:
-    return rounded(-x.hi, -x.lo, call.type(0))
-
-
-def _reciprocal_rule(call: Call, x: Interval) -> Interval:
-    with np.errstate(all="ignore"):
-        lo, hi = 1.0 / x.hi, 1.0 / x.lo
-    apart = (x.lo > 0) | (x.hi < 0)
-    return outward(np.where(apart, lo, -np.inf), np.where(apart, hi, np.inf))
-
-
-def _exact_rising(function: Callable[[np.ndarray], np.ndarray]) -> Rule:
-    def rule(call: Call, x: Interval) -> Interval:
-        return rounded(function(x.lo), function(x.hi), call.type(0))
-
-    return rule
-
-
-def _clip_rule(call: Call, x: Interval) -> Interval:
-    # lo and hi are rounded to the element type before they clamp; with lo > hi every element is hi
-    lo, hi = (float(np.float32(call.float(n))) if call.type(0).dtype.is_float else call.float(n) for n in ("lo", "hi"))
-    if call.type(0).dtype.is_integer:
-        least, most = call.type(0).dtype.limits
-        lo, hi = np.clip(np.ceil(lo), least, most), np.clip(np.floor(hi), least, most)
-    return Interval(np.minimum(np.maximum(x.lo, lo), hi), np.minimum(np.maximum(x.hi, lo), hi))
-
-
-def _relu_rule(call: Call, x: Interval) -> Interval:
-    return Interval(np.maximum(x.lo, 0.0), np.maximum(x.hi, 0.0))
-
-
-def _slope_rule(function: Function) -> Rule:
-    """Rule of a function with a kink at 0 and of any slope below it: the ends and the kink bound it."""
-
-    def rule(call: Call, x: Interval) -> Interval:
-        low, high = _ends(function, call, x)
-        crosses = (x.lo <= 0) & (x.hi >= 0)
-        return outward(
-            np.where(crosses, np.minimum(low, 0.0), low), np.where(crosses, np.maximum(high, 0.0), high), _SLACK
-        )
-
-    return rule
-
-
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 
@@ -276,16 +190,16 @@ _HARD_SIGMOID: Function = lambda call, x: _hard_sigmoid(x, call.float("alpha"), 
 
 
 def _hard_sigmoid_rule(call: Call, x: Interval) -> Interval:
-    wide = outward(*_ends(_HARD_SIGMOID, call, x), _SLACK)
+    wide = outward(*ends_of(_HARD_SIGMOID, call, x), SLACK)
     return Interval(np.maximum(wide.lo, 0.0), np.minimum(wide.hi, 1.0))
 
 
 ROWS = (
-    Row("relu", lambda call, x: greater(x, x.dtype.type(0)), _relu_rule, dtypes="number", doc="x > 0 ? x : 0"),
+    Row("relu", lambda call, x: greater(x, x.dtype.type(0)), relu_rule, dtypes="number", doc="x > 0 ? x : 0"),
     Row(
         "leaky_relu",
         _leaky,
-        _slope_rule(_leaky),
+        kinked(_leaky),
         {"alpha": Attr("float", 0.01)},
         dtypes="float",
         doc="x > 0 ? x : x · alpha",
@@ -293,7 +207,7 @@ ROWS = (
     Row(
         "clip",
         _clip,
-        _clip_rule,
+        clip_rule,
         {"lo": Attr("float", -np.inf), "hi": Attr("float", np.inf)},
         dtypes="number",
         doc="t = x > lo ? x : lo; t < hi ? t : hi",
@@ -308,55 +222,55 @@ ROWS = (
     Row(
         "hard_swish",
         _plain(_hard_swish),
-        _valley(_plain(_hard_swish), -1.5, -0.375),
+        valley(_plain(_hard_swish), -1.5, -0.375),
         doc="x · clamp(x · float32(1/6) + 0.5, 0, 1)",
     ),
-    Row("sigmoid", _plain(sigmoid), _rising(_plain(sigmoid), 0.0, 1.0), doc="1 / (1 + exp(−x))"),
-    Row("silu", _plain(_silu), _valley(_plain(_silu), -1.2784645, -0.2784646), doc="x / (1 + exp(−x))"),
-    Row("tanh", _plain(fm.tanh), _rising(_plain(fm.tanh), -1.0, 1.0)),
-    Row("exp", _plain(fm.exp), _rising(_plain(fm.exp), 0.0)),
-    Row("log", _plain(fm.log), _rising(lambda call, x: fm.log(greater(x, ZERO)))),
-    Row("sqrt", _plain(np.sqrt), _exact_rising(lambda x: np.sqrt(np.maximum(x, 0.0))), dtypes="float"),
-    Row("erf", _plain(fm.erf), _rising(_plain(fm.erf), -1.0, 1.0)),
+    Row("sigmoid", _plain(sigmoid), rising(_plain(sigmoid), 0.0, 1.0), doc="1 / (1 + exp(−x))"),
+    Row("silu", _plain(_silu), valley(_plain(_silu), -1.2784645, -0.2784646), doc="x / (1 + exp(−x))"),
+    Row("tanh", _plain(fm.tanh), rising(_plain(fm.tanh), -1.0, 1.0)),
+    Row("exp", _plain(fm.exp), rising(_plain(fm.exp), 0.0)),
+    Row("log", _plain(fm.log), rising(lambda call, x: fm.log(greater(x, ZERO)))),
+    Row("sqrt", _plain(np.sqrt), exact_rising(lambda x: np.sqrt(np.maximum(x, 0.0))), dtypes="float"),
+    Row("erf", _plain(fm.erf), rising(_plain(fm.erf), -1.0, 1.0)),
     Row(
         "gelu",
         _gelu,
-        _valley(_gelu, -0.7517916, -0.1704),
+        valley(_gelu, -0.7517916, -0.1704),
         {"approximate": Attr("str", "none")},
         doc='(x/2) · (1 + erf(x/√2)), or with "tanh" (x/2) · (1 + tanh((x + x³ · 0.044715) · √(2/π)))',
     ),
-    Row("softplus", _plain(softplus), _rising(_plain(softplus), 0.0)),
-    Row("elu", _ELU, _slope_rule(_ELU), ALPHA_ONE, doc="x > 0 ? x : (exp(x) − 1) · alpha"),
+    Row("softplus", _plain(softplus), rising(_plain(softplus), 0.0)),
+    Row("elu", _ELU, kinked(_ELU), ALPHA_ONE, doc="x > 0 ? x : (exp(x) − 1) · alpha"),
     Row(
         "selu",
         _selu,
-        _slope_rule(_selu),
+        kinked(_selu),
         {"alpha": Attr("float", SELU_ALPHA), "gamma": Attr("float", SELU_GAMMA)},
         doc="elu(x, alpha) · gamma",
     ),
-    Row("celu", _CELU, _slope_rule(_CELU), ALPHA_ONE, doc="x > 0 ? x : (exp(x / alpha) − 1) · alpha"),
+    Row("celu", _CELU, kinked(_CELU), ALPHA_ONE, doc="x > 0 ? x : (exp(x / alpha) − 1) · alpha"),
     Row(
         "mish",
         _plain(_mish),
-        _valley(_plain(_mish), -1.1924648, -0.30884),
+        valley(_plain(_mish), -1.1924648, -0.30884),
         doc="e = exp(x < 20 ? x : 20); n = e · (e + 2); x · (n / (n + 2))",
     ),
     Row(
         "softsign",
         _plain(lambda x: x / (ONE + np.abs(x))),
-        _rising(_plain(lambda x: x / (ONE + np.abs(x))), -1.0, 1.0),
+        rising(_plain(lambda x: x / (ONE + np.abs(x))), -1.0, 1.0),
         doc="x / (1 + |x|)",
     ),
-    Row("abs", _plain(np.abs), _abs_rule, dtypes="number"),
-    Row("neg", _plain(np.negative), _neg_rule, dtypes="number"),
-    Row("floor", _plain(np.floor), _exact_rising(np.floor), dtypes="float"),
-    Row("ceil", _plain(np.ceil), _exact_rising(np.ceil), dtypes="float"),
-    Row("round", _plain(np.rint), _exact_rising(np.rint), dtypes="float", doc="to the nearest integer, ties to even"),
-    Row("reciprocal", _plain(lambda x: x.dtype.type(1) / x), _reciprocal_rule, dtypes="float"),
-    Row("sign", _plain(np.sign), _exact_rising(np.sign), dtypes="number", doc="−1, 0 or 1"),
-    Row("sin", _plain(fm.sin), _within(-1.0000002, 1.0000002)),
-    Row("cos", _plain(fm.cos), _within(-1.0000002, 1.0000002)),
-    Row("logical_not", _plain(np.logical_not), _within(0, 1), dtypes="bool"),
+    Row("abs", _plain(np.abs), abs_rule, dtypes="number"),
+    Row("neg", _plain(np.negative), neg_rule, dtypes="number"),
+    Row("floor", _plain(np.floor), exact_rising(np.floor), dtypes="float"),
+    Row("ceil", _plain(np.ceil), exact_rising(np.ceil), dtypes="float"),
+    Row("round", _plain(np.rint), exact_rising(np.rint), dtypes="float", doc="to the nearest integer, ties to even"),
+    Row("reciprocal", _plain(lambda x: x.dtype.type(1) / x), reciprocal_rule, dtypes="float"),
+    Row("sign", _plain(np.sign), exact_rising(np.sign), dtypes="number", doc="−1, 0 or 1"),
+    Row("sin", _plain(fm.sin), within(-1.0000002, 1.0000002)),
+    Row("cos", _plain(fm.cos), within(-1.0000002, 1.0000002)),
+    Row("logical_not", _plain(np.logical_not), within(0, 1), dtypes="bool"),
     Row("thresholded_relu", _thresholded, _thresholded_rule, ALPHA_ONE, doc="x > alpha ? x : 0"),
 )
 
