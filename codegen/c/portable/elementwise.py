@@ -72,6 +72,7 @@ class Elementwise(Kernel):
             walk.lines,
             prologue=walk.prologue,
             work=walk.work,
+            in_place=bool(self.in_place(request.node)),
         )
         return KernelCode(
             tuple(walk.helpers), text, tasks, tuple(walk.operands.constants), f"portable_{self.name}"

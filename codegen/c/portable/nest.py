@@ -72,11 +72,12 @@ def nest(
     *,
     prologue: Sequence[str] = (),
     work: float = 1.0,
+    in_place: bool = False,
 ) -> tuple[str, int]:
     """(C function, tasks) that runs `body` for every element of `shape`.
 
     `operands` are (name, source, writable); in the body `@name` is the operand's element.  `work` is the cost of one
-    element in units of a copy.
+    element in units of a copy.  `in_place`: the written operand may be the memory of a read one.
     """
     axes = collapse(shape, strides)
     *outer, inner = axes
@@ -85,18 +86,22 @@ def nest(
         parts = split(outer[0].size, work * inner.size * _product(a.size for a in outer[1:]))
     else:
         parts = split(inner.size, work, grain=64)
-    rows, elements = [], {}
+    rows, elements, hoisted = [], {}, []
     for position, (name, source, writable) in enumerate(operands):
         offset = sum_of([term(v, a.strides[position]) for v, a in zip(loops, outer, strict=True)])
         rows.append(
             {
                 "type": source.ctype if writable else f"const {source.ctype}",
                 "name": name,
+                "restrict": " restrict" if writable and not in_place else "",
                 "pointer": source.pointer,
                 "offset": offset,
             }
         )
-        elements[name] = f"{name}_[{sum_of([term('e', inner.strides[position])])}]"
+        fixed = inner.strides[position] == 0 and not writable and not any(f"&@{name}" in line for line in body)
+        if fixed:  # the compiler cannot hoist it: it does not know that the stores leave it alone
+            hoisted.append(f"const {source.ctype} {name}_v = {name}_[0];")
+        elements[name] = f"{name}_v" if fixed else f"{name}_[{sum_of([term('e', inner.strides[position])])}]"
     lines = list(body)
     for name in sorted(elements, key=len, reverse=True):
         lines = [line.replace(f"@{name}", elements[name]) for line in lines]
@@ -111,6 +116,7 @@ def nest(
         first="0" if outer else parts.first,
         last=str(inner.size) if outer else parts.last,
         body=lines,
+        hoisted=hoisted,
         prologue=list(prologue),
         tasks=parts.count,
     )
