@@ -16,8 +16,8 @@ from qcomp.codegen.c.portable.reductions import _extreme
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
-from qcomp.ir.ops.integer import QAvgPool as QAvgPoolOp
 from qcomp.ir.ops.pool import AvgPool as AvgPoolOp
+from qcomp.ir.ops.qpool import QAvgPool as QAvgPoolOp
 from qcomp.ir.ops.resize import axis_taps, resized_axes
 from qcomp.targets import Target
 

@@ -25,7 +25,7 @@ from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
-from qcomp.ir.ops.integer import QAvgPool
+from qcomp.ir.ops.qpool import QAvgPool
 from qcomp.targets.loader import Target
 
 OFFSET = 128

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcomp.ir.intervals import REALS, collapse, operand_interval, outward, unless_overflow, with_zero
-from qcomp.ir.ops.integer import window_counts
 from qcomp.ir.ordered import ordered_product
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.shapes import float_only, same_dtype
 from qcomp.ir.types import TensorType
+from qcomp.ir.windows import window_counts
 
 _BAND = 1 << 23  # elements of one band of unfolded input
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from qcomp.ir.intervals import collapse, magnitude, operand_interval, outward, unless_overflow, with_zero
 from qcomp.ir.ops.conv import WINDOW, from_nchw, image_shape, image_type, is_channels_last, to_nchw
-from qcomp.ir.ops.integer import window_counts
 from qcomp.ir.ordered import select_max
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.shapes import check_length, float_only, unquantized
 from qcomp.ir.types import DType, TensorType
+from qcomp.ir.windows import window_counts
 
 
 def _result_type(call: Call, x: TensorType) -> TensorType:

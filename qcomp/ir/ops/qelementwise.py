@@ -1,0 +1,134 @@
+"""Integer elementwise ops: qadd, qmul and table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcomp.ir.registry import Attr, Call, Interval, Op, register
+from qcomp.ir.requantize import (
+    REQUANTIZE,
+    apply_table,
+    check_clamp,
+    check_int8,
+    check_table,
+    check_vector,
+    requantize,
+    result_interval,
+    stored_interval,
+    table_interval,
+)
+from qcomp.ir.types import DType, TensorType
+
+
+@register
+class QAdd(Op):
+    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + zp), lo, hi), numpy broadcasting, i8 -> i8.
+
+    Two float32 products, their float32 sum, then the zero point, never fused.  The zero point joins before rounding,
+    so that ties go the way they go in onnxruntime's QLinearAdd.
+    """
+
+    name = "qadd"
+    operands = ("a", "b", "table?")
+    attributes = {
+        "a_zp": Attr("int", 0),
+        "b_zp": Attr("int", 0),
+        "a_mult": Attr("float"),
+        "b_mult": Attr("float"),
+        **REQUANTIZE,
+    }
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        check_table(call, 2)
+        check_clamp(call)
+        for name in ("a_mult", "b_mult"):
+            if not abs(call.float(name)) < 2.0**22 / 256 or float(np.float32(call.float(name))) != call.float(name):
+                raise call.fail(f"{name} {call.float(name)} is not a float32 of moderate size")
+        return [TensorType(DType.I8, broadcast_shape(call))]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        a, b = operands[:2]
+        table = operands[2] if len(operands) > 2 else None
+        assert a is not None and b is not None
+        zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
+        left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
+        right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
+        real = np.clip(left + right + np.float32(zp), np.float32(lo), np.float32(hi))
+        return [apply_table(np.rint(real).astype(np.int8), table)]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        # every step is monotone in each operand, rounding included, so the ends bound the result exactly
+        terms = []
+        for x, name in zip(operands[:2], "ab", strict=True):
+            bound, mult = stored_interval(x), np.float32(call.float(f"{name}_mult"))
+            ends = [(e - call.int(f"{name}_zp")).astype(np.float32) * mult for e in (bound.lo, bound.hi)]
+            terms.append((np.minimum(*ends), np.maximum(*ends)))
+        return [result_interval(call, terms[0][0] + terms[1][0], terms[0][1] + terms[1][1], 2)]
+
+
+@register
+class QMul(Op):
+    """requantize((a−a_zp)·(b−b_zp), mult, zp, lo, hi), numpy broadcasting, i8 -> i8."""
+
+    name = "qmul"
+    operands = ("a", "b", "table?")
+    attributes = {"a_zp": Attr("int", 0), "b_zp": Attr("int", 0), "mult": Attr("float"), **REQUANTIZE}
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        check_table(call, 2)
+        check_clamp(call)
+        if float(np.float32(call.float("mult"))) != call.float("mult"):
+            raise call.fail(f"mult {call.float('mult')} is not a float32")
+        return [TensorType(DType.I8, broadcast_shape(call))]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        a, b = operands[:2]
+        table = operands[2] if len(operands) > 2 else None
+        assert a is not None and b is not None
+        acc = (a.astype(np.int32) - call.int("a_zp")) * (b.astype(np.int32) - call.int("b_zp"))
+        y = requantize(acc, np.float32(call.float("mult")), call.int("zp"), call.int("lo"), call.int("hi"))
+        return [apply_table(y, table)]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        a, b = stored_interval(operands[0]), stored_interval(operands[1])
+        lefts = [e - call.int("a_zp") for e in (a.lo, a.hi)]
+        rights = [e - call.int("b_zp") for e in (b.lo, b.hi)]
+        products = np.broadcast_arrays(*(x * y for x in lefts for y in rights))
+        mult = np.float32(call.float("mult"))
+        low, high = (f(products).astype(np.float32) * mult for f in (np.minimum.reduce, np.maximum.reduce))
+        return [result_interval(call, low, high, 2)]
+
+
+def broadcast_shape(call: Call) -> tuple[int, ...]:
+    """Shape of two int8 operands broadcast together."""
+    a, b = check_int8(call, 0), check_int8(call, 1)
+    try:
+        return tuple(np.broadcast_shapes(a.shape, b.shape))
+    except ValueError:
+        raise call.fail(f"shapes {a.shape} and {b.shape} do not broadcast") from None
+
+
+@register
+class Table(Op):
+    """y = t[x + 128]: any elementwise function of an int8 tensor as 256 entries; x i8[...], t i8[256] -> i8[...]."""
+
+    name = "table"
+    operands = ("x", "t")
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        x = check_int8(call, 0)
+        check_vector(call, 1, DType.I8, 256, "table")
+        return [TensorType(DType.I8, x.shape)]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        x, t = operands
+        assert x is not None and t is not None
+        return [apply_table(x, t)]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        table, x = call.constant(1), operands[0]
+        if table is None:
+            return [Interval.of(-128, 127)]
+        return [table_interval(table, stored_interval(x))]

@@ -1,0 +1,145 @@
+"""The arithmetic that integer ops share, as the numeric contract defines it.
+
+    requantize(acc, m, zp, lo, hi) = clamp(rne(float32(acc) · m) + zp, lo, hi)
+
+`rne` rounds half to even; int32 to float32 conversion, then one float32 multiply.  Activations are int8, spatial ones
+NHWC; weights are int8 and symmetric; `mult` is (s_x·s_w[c])/s_y in float32.  An optional last operand
+`table` i8[256] is applied to the result: y = table[y + 128].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qcomp.ir.registry import Attr, Call, Interval
+from qcomp.ir.types import DType, TensorType
+
+REQUANTIZE = {"zp": Attr("int", 0), "lo": Attr("int", -128), "hi": Attr("int", 127)}
+
+
+def requantize(acc: np.ndarray, mult: np.ndarray | np.float32, zp: int, lo: int, hi: int) -> np.ndarray:
+    """int32 accumulators to int8, per the numeric contract; `mult` broadcasts and is float32."""
+    real = acc.astype(np.int32).astype(np.float32) * mult
+    # Clamping the real first is exact (the bounds are integers) and keeps huge products inside int64.
+    real = np.clip(real, np.float32(lo - zp), np.float32(hi - zp))
+    return np.asarray(np.rint(real).astype(np.int64) + zp).astype(np.int8)
+
+
+def apply_table(y: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+    return y if table is None else np.asarray(table[y.astype(np.int64) + 128])
+
+
+def integer_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Exact product of integer matrices through float64 BLAS (exact below 2^53), as int64."""
+    return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64))).astype(np.int64)
+
+
+def check_clamp(call: Call) -> None:
+    lo, zp, hi = call.int("lo"), call.int("zp"), call.int("hi")
+    if not (-128 <= lo <= hi <= 127 and -128 <= zp <= 127):
+        raise call.fail(f"clamp [{lo}, {hi}] or zero point {zp} is outside int8")
+
+
+def check_int8(call: Call, index: int) -> TensorType:
+    type = call.type(index)
+    if type.dtype is not DType.I8:
+        raise call.fail(f"operand {index} is {type.dtype.value}, not i8")
+    return type
+
+
+def check_vector(call: Call, index: int, dtype: DType, size: int, what: str) -> None:
+    type = call.type(index)
+    if type.dtype is not dtype or type.shape != (size,):
+        raise call.fail(f"{what} is {type.dtype.value}{list(type.shape)}, not {dtype.value}[{size}]")
+
+
+def check_table(call: Call, index: int) -> None:
+    if call.has(index):
+        check_vector(call, index, DType.I8, 256, "table")
+
+
+def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
+    """Result type of a product: i8 (its quantization is written by whoever builds the node) or f32."""
+    dtype = call.dtype("dtype")
+    if dtype not in (DType.I8, DType.F32):
+        raise call.fail(f"result type {dtype.value} is neither i8 nor f32")
+    return [TensorType(dtype, shape)]
+
+
+def finish(call: Call, acc: np.ndarray, mult: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+    """Accumulators (channels last, any integer dtype that holds int32 values) to the node's result."""
+    if call.dtype("dtype") is DType.F32:
+        return np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
+    return apply_table(requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi")), table)
+
+
+def stored_interval(x: Interval | None) -> Interval:
+    return Interval.of(-128, 127) if x is None else x
+
+
+def result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: int) -> Interval:
+    """Bounds of the int8 result of requantizing float32 values between low and high (either may be the larger)."""
+    zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
+    ends = [np.clip(np.rint(np.asarray(e, np.float64)) + zp, lo, hi) for e in (low, high)]
+    bounds = Interval(np.minimum(*ends), np.maximum(*ends))
+    if not call.has(table_index):
+        return bounds
+    table = call.constant(table_index)
+    return Interval.of(-128, 127) if table is None else table_interval(table, bounds)
+
+
+def table_interval(table: np.ndarray, x: Interval) -> Interval:
+    """Bounds of table[x + 128], one for each bound of x."""
+    lows, highs = np.broadcast_arrays(x.lo, x.hi)
+    windows = [table[int(a) + 128 : int(b) + 129] for a, b in zip(lows.flat, highs.flat, strict=True)]
+    least, most = ([float(f(w)) for w in windows] for f in (np.min, np.max))
+    return Interval(np.reshape(least, lows.shape), np.reshape(most, lows.shape))
+
+
+def product_interval(call: Call, x: Interval | None) -> Interval:
+    """Bounds of requantize(bias + Σ(x − x_zp)·w) per output channel, from constant weights."""
+    weights, bias, mult = call.constant(1), call.constant(2), call.constant(3)
+    low, high = np.asarray(-np.inf), np.asarray(np.inf)
+    if weights is not None and bias is not None and mult is not None:
+        least, most = accumulator_bounds(call, x)
+        if least.min(initial=0) >= -(2**31) and most.max(initial=0) < 2**31:  # else accumulators may wrap
+            ends = [b.astype(np.float32) * mult for b in (least, most)]
+            low, high = np.minimum(*ends), np.maximum(*ends)
+    if call.dtype("dtype") is DType.F32:
+        return Interval(low.astype(np.float64), high.astype(np.float64))
+    return result_interval(call, low, high, 4)
+
+
+def accumulator_bounds(call: Call, x: Interval | None) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest accumulator of each output channel (int64[O]) of a product with constant operands.
+
+    x bounds the stored integers (default int8), per tensor or per channel.  Where a tap may fall into padding, or (in a
+    transposed convolution) be missing, zero is a possible term.
+    """
+    weights, bias = call.constants[1], call.constants[2]
+    assert weights is not None and bias is not None
+    low, high = (_of_weights(call, e, weights.shape) - call.int("x_zp") for e in _channel_ends(stored_interval(x)))
+    if "output_pads" in call.attrs or any(call.ints("pads") if "pads" in call.attrs else ()):
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    wide = weights.astype(np.int64)
+    ends = wide * low, wide * high
+    axes = tuple(range(1, weights.ndim))
+    return bias + np.minimum(*ends).sum(axes), bias + np.maximum(*ends).sum(axes)
+
+
+def _channel_ends(x: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Integer bounds along the last axis: vectors of one element or one a channel."""
+    lo, hi = (e.reshape(-1, e.shape[-1]) if e.ndim else e.reshape(1, 1) for e in (x.lo, x.hi))
+    return lo.min(axis=0).astype(np.int64), hi.max(axis=0).astype(np.int64)
+
+
+def _of_weights(call: Call, bound: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A bound of the input channels, arranged to broadcast against weights [O, ..., C/groups]."""
+    groups = call.int("groups") if "groups" in call.attrs else 1
+    if bound.size == 1 or groups == 1:
+        return bound
+    grouped = bound.reshape(groups, shape[-1]).repeat(shape[0] // groups, axis=0)
+    return grouped.reshape(shape[0], *(1,) * (len(shape) - 2), shape[-1])
+
+
+PRODUCT = {"x_zp": Attr("int", 0), **REQUANTIZE, "dtype": Attr("dtype", DType.I8)}
