@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import Operands, Source
+from qcomp.codegen.c.portable.code import Operands, Source, render
 from qcomp.codegen.c.portable.copies import converted
-from qcomp.codegen.c.portable.nest import broadcast_strides, nest
+from qcomp.codegen.c.portable.nest import broadcast_strides, collapse, nest, sum_of, term
+from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.movement import Pad as PadOp
@@ -133,7 +134,70 @@ class Tile(Moving):
         return [Move(shape, y, to, x, tuple(s for stride in x.strides for s in (0, stride)))]
 
 
-class Concat(Moving):
+class Pieces(Moving):
+    """Base of concat and split: where each piece is a short run of every pixel, one pass moves all pieces."""
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        operands = Operands(request)
+        moves = [m for m in self.moves(request, operands) if math.prod(m.shape)]
+        axis = request.node.call.int("axis")
+        if len(moves) > 1 and math.prod(moves[0].shape[:axis]) > 1 and all(_contiguous(m, axis) for m in moves):
+            return _in_one_pass(request, operands, moves, axis, f"portable_{self.name}_runs")
+        return joined(request, operands, moves, f"portable_{self.name}")
+
+
+def _contiguous(move: Move, axis: int) -> bool:
+    """Whether the dimensions from `axis` on are one run in both operands."""
+    assert move.x is not None
+    tail = [math.prod(move.shape[a + 1 :]) for a in range(axis, len(move.shape))]
+    strides = [(s[axis:], move.shape[axis:]) for s in (move.x_strides, move.y_strides)]
+    return all(
+        own == want or size == 1 for s, sizes in strides for own, want, size in zip(s, tail, sizes, strict=True)
+    )
+
+
+def _in_one_pass(
+    request: KernelRequest, operands: Operands, moves: Sequence[Move], axis: int, kernel: str
+) -> KernelCode:
+    lead = moves[0].shape[:axis]
+    strides = [s for m in moves for s in (m.x_strides[:axis], m.y_strides[:axis])]
+    axes = collapse(lead, strides)
+    names = [f"i{n}" for n in range(len(axes))]
+    sizes = [math.prod(m.shape[axis:]) for m in moves]
+    parts = split(axes[0].size, math.prod(a.size for a in axes[1:]) * sum(sizes))
+    pieces: list[dict[str, object]] = []
+    rows: dict[tuple[str, bool], dict[str, str]] = {}
+    for number, (move, size) in enumerate(zip(moves, sizes, strict=True)):
+        assert move.x is not None
+        offsets = [
+            sum_of([term(v, a.strides[2 * number + side]) for v, a in zip(names, axes, strict=True)])
+            for side in range(2)
+        ]
+        sources = []
+        for source, writable in ((move.x, False), (move.y, True)):
+            kind = source.ctype if writable else f"const {source.ctype}"
+            # One name for each operand, however many pieces it has.
+            row = {"type": kind, "name": f"o{len(rows)}", "pointer": source.pointer, "restrict": ""}
+            row["restrict"] = " restrict" if writable else ""
+            sources.append(rows.setdefault((source.pointer, writable), row)["name"])
+        read = f"{sources[0]}[{offsets[0]} + {move.start} + j]"
+        pieces.append(
+            {
+                "size": size,
+                "to": sources[1],
+                "to_offset": f"{offsets[1]} + {move.to}",
+                "value": converted(move.x, move.y, read),
+            }
+        )
+    text = render(
+        "pieces.c.j2",
+        symbol=request.symbol, operands=list(rows.values()), parts=parts, pieces=pieces,
+        loops=[{"variable": v, "size": a.size} for v, a in zip(names, axes, strict=True)],
+    )  # fmt: skip
+    return KernelCode((), text, parts.count, tuple(operands.constants), kernel)
+
+
+class Concat(Pieces):
     name, op = "concat", "concat"
 
     def moves(self, request: KernelRequest, operands: Operands) -> list[Move]:
@@ -146,7 +210,7 @@ class Concat(Moving):
         return moves
 
 
-class Split(Moving):
+class Split(Pieces):
     name, op = "split", "split"
 
     def moves(self, request: KernelRequest, operands: Operands) -> list[Move]:

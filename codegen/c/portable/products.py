@@ -18,7 +18,7 @@ from qcomp.targets import Target
 #: Output channels that a block of the portable kernels computes together.
 BLOCK = 16
 #: Contiguous inputs from which a dot product along them beats a vector across outputs.
-LONG_RUN = 32
+LONG_RUN = 24
 
 
 @dataclass
