@@ -8,59 +8,19 @@ from qcomp.ir.types import DType
 CLAMPS = frozenset({"relu", "clip"})
 
 # Functions of one element: any chain of them is one table.
-UNARY = CLAMPS | frozenset(
-    [
-        "leaky_relu",
-        "hard_sigmoid",
-        "hard_swish",
-        "sigmoid",
-        "silu",
-        "tanh",
-        "exp",
-        "log",
-        "sqrt",
-        "erf",
-        "gelu",
-        "softplus",
-        "elu",
-        "selu",
-        "celu",
-        "mish",
-        "softsign",
-        "abs",
-        "neg",
-        "floor",
-        "ceil",
-        "round",
-        "reciprocal",
-        "sign",
-        "sin",
-        "cos",
-        "thresholded_relu",
-    ]
-)
+UNARY = CLAMPS | frozenset({
+    "leaky_relu", "hard_sigmoid", "hard_swish", "sigmoid", "silu", "tanh", "exp", "log", "sqrt", "erf", "gelu",
+    "softplus", "elu", "selu", "celu", "mish", "softsign", "abs", "neg", "floor", "ceil", "round", "reciprocal",
+    "sign", "sin", "cos", "thresholded_relu",
+})  # fmt: skip
 # A binary op with a scalar constant is a function of its other operand.
 SCALAR_UNARY = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum", "prelu"])
 
 # Ops that copy elements: their result has the grid of their operand.
-MOVEMENT = frozenset(
-    [
-        "reshape",
-        "transpose",
-        "concat",
-        "slice",
-        "pad",
-        "split",
-        "gather",
-        "expand",
-        "tile",
-        "depth_to_space",
-        "space_to_depth",
-        "identity",
-        "max_pool",
-        "resize",
-    ]
-)
+MOVEMENT = frozenset({
+    "reshape", "transpose", "concat", "slice", "pad", "split", "gather", "expand", "tile", "depth_to_space",
+    "space_to_depth", "identity", "max_pool", "resize",
+})  # fmt: skip
 PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "gemm"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "avg_pool"})
 

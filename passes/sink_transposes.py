@@ -2,104 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.registry import Attribute
 from qcomp.passes.base import NodeRewrite
-
-Perm = tuple[int, ...]
+from qcomp.passes.integer_regions import UNARY
+from qcomp.passes.permutations import (
+    Perm,
+    inverse,
+    is_transposed,
+    moves_nothing,
+    per_tensor,
+    permutation,
+    transpose_results,
+    untransposed,
+)
+from qcomp.passes.reshape_axes import move_past_reshape
 
 # Ops that treat every element alike; the first operand decides the shape.
-UNARY = frozenset(
-    [
-        "relu",
-        "leaky_relu",
-        "clip",
-        "hard_sigmoid",
-        "hard_swish",
-        "sigmoid",
-        "silu",
-        "tanh",
-        "exp",
-        "log",
-        "sqrt",
-        "erf",
-        "gelu",
-        "softplus",
-        "elu",
-        "selu",
-        "celu",
-        "mish",
-        "softsign",
-        "abs",
-        "neg",
-        "floor",
-        "ceil",
-        "round",
-        "reciprocal",
-        "sign",
-        "sin",
-        "cos",
-        "logical_not",
-        "thresholded_relu",
-        "identity",
-        "cast",
-        "fake_quant",
-        "quantize",
-        "dequantize",
-        "table",
-    ]
-)
-BROADCASTING = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "pow",
-        "maximum",
-        "minimum",
-        "mod",
-        "prelu",
-        "equal",
-        "less",
-        "less_equal",
-        "greater",
-        "greater_equal",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "where",
-    ]
-)
-REDUCTIONS = frozenset(
-    [
-        "reduce_mean",
-        "reduce_sum",
-        "reduce_max",
-        "reduce_min",
-        "reduce_prod",
-        "reduce_l1",
-        "reduce_l2",
-        "reduce_sum_square",
-    ]
-)
-
-
-def inverse(perm: Sequence[int]) -> Perm:
-    return tuple(int(i) for i in np.argsort(perm))
-
-
-def moves_nothing(shape: Sequence[int], perm: Sequence[int]) -> bool:
-    """Whether a transpose leaves the order of elements as it is: dimensions of size 1 may go anywhere."""
-    kept = [p for p in perm if shape[p] != 1]
-    return kept == sorted(kept)
+ELEMENTWISE = UNARY | {"logical_not", "identity", "cast", "fake_quant", "quantize", "dequantize", "table"}
+BROADCASTING = frozenset({
+    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "mod", "prelu", "equal", "less", "less_equal",
+    "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "where",
+})  # fmt: skip
+REDUCTIONS = frozenset({
+    "reduce_mean", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_l1", "reduce_l2",
+    "reduce_sum_square",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,11 +53,11 @@ class SinkTransposes(NodeRewrite):
         if name == "transpose":
             return _simplify(graph, node)
         if name == "reshape":
-            return _past_reshape(graph, node)
+            return move_past_reshape(graph, node)
         perm = _operand_perm(node)
         if perm is None:
             return False
-        if name in UNARY:
+        if name in ELEMENTWISE:
             return _rebuild(graph, node, perm, node.attrs)
         if name in BROADCASTING or name == "concat":
             return _broadcasting(graph, node, perm)
@@ -143,12 +75,6 @@ def _operand_perm(node: Node) -> Perm | None:
         if value is not None and value.producer is not None and value.producer.op.name == "transpose":
             return permutation(value.producer)
     return None
-
-
-def permutation(transpose: Node) -> Perm:
-    perm = transpose.attrs["perm"]
-    assert isinstance(perm, tuple)
-    return tuple(int(p) for p in perm)
 
 
 def _simplify(graph: Graph, node: Node) -> bool:
@@ -169,86 +95,6 @@ def _simplify(graph: Graph, node: Node) -> bool:
     return False
 
 
-def per_tensor(value: Value) -> bool:
-    return value.quant is None or value.quant.axis is None
-
-
-def _past_reshape(graph: Graph, node: Node) -> bool:
-    """transpose -> reshape becomes reshape -> transpose where the reshape splits or merges whole runs of axes."""
-    x = node.input(0)
-    producer = x.producer
-    if producer is None:
-        return False
-    if producer.op.name == "reshape" and per_tensor(x):
-        new = graph.add("reshape", [producer.input(0)], dict(node.attrs), names=[node.output.name])
-        graph.replace(node, new.output)
-        return True
-    if producer.op.name != "transpose" or not per_tensor(x):
-        return False
-    perm, source = permutation(producer), producer.input(0)
-    groups = match_axes(x.shape, node.output.shape)
-    if groups is None:
-        return False
-    # Group g takes the axes `olds` of x to the axes `news` of the result; in the source the same axes must be
-    # neighbours in the same order, so that the same split or merge works there.
-    blocks: list[tuple[list[int], list[int]]] = []
-    for olds, news in groups:
-        origin = [perm[a] for a in olds]
-        moving = [a for a in origin if source.shape[a] != 1]
-        if moving and moving != list(range(moving[0], moving[0] + len(moving))):
-            return False
-        blocks.append((moving or origin, news))
-    order = sorted(range(len(blocks)), key=lambda g: blocks[g][0][0] if blocks[g][0] else -1)
-    new_axes = [a for g in order for a in blocks[g][1]]
-    shape = tuple(node.output.shape[a] for a in new_axes)
-    if tuple(new_axes) == tuple(range(len(new_axes))):
-        new = graph.add("reshape", [source], {"shape": shape}, names=[node.output.name])
-        graph.replace(node, new.output)
-        return True
-    flat = graph.add("reshape", [source], {"shape": shape})
-    new = graph.add("transpose", [flat.output], {"perm": inverse(new_axes)}, names=[node.output.name])
-    graph.replace(node, new.output)
-    return True
-
-
-def match_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
-    """Splits a reshape into the smallest groups of old axes that become groups of new axes; None for empty tensors."""
-    if math.prod(old) == 0:
-        return None
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(old) and j < len(new):
-        olds, news, left, right = [i], [j], old[i], new[j]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right:
-                left *= old[i]
-                olds.append(i)
-                i += 1
-            else:
-                right *= new[j]
-                news.append(j)
-                j += 1
-        groups.append((olds, news))
-    if not groups:
-        return None
-    # What is left over are axes of size 1: they belong to the last group.
-    groups[-1][0].extend(range(i, len(old)))
-    groups[-1][1].extend(range(j, len(new)))
-    return groups
-
-
-def _untransposed(graph: Graph, value: Value, perm: Perm) -> Value:
-    """`value` in the order before a transpose with `perm`: its source, a permuted constant, or a new transpose."""
-    producer = value.producer
-    if producer is not None and producer.op.name == "transpose" and permutation(producer) == perm:
-        return producer.input(0)
-    back = inverse(perm)
-    if value.is_constant and per_tensor(value):
-        return graph.constant(value.array.transpose(back), value.name, value.quant)
-    return graph.add("transpose", [value], {"perm": back}, names=[f"{value.name}.back"]).output
-
-
 def _rebuild(graph: Graph, node: Node, perm: Perm, attrs: dict[str, Attribute]) -> bool:
     """The op on the source of its (only transposed) operand, with a transpose behind each result."""
     quants = [v.quant for v in node.outputs]
@@ -257,19 +103,11 @@ def _rebuild(graph: Graph, node: Node, perm: Perm, attrs: dict[str, Attribute]) 
     grid = node.attrs.get("quant")
     if grid is not None and getattr(grid, "axis", None) is not None:
         return False
-    operands = [_untransposed(graph, node.input(0), perm), *node.inputs[1:]]
+    operands = [untransposed(graph, node.input(0), perm), *node.inputs[1:]]
     names = [f"{v.name}.pre" for v in node.outputs]
     new = graph.add(node.op.name, operands, attrs, names=names, node_name=node.name, quants=quants)
-    _transpose_results(graph, node, new, perm)
+    transpose_results(graph, node, new, perm)
     return True
-
-
-def _transpose_results(graph: Graph, node: Node, new: Node, perm: Perm) -> None:
-    results = [
-        graph.add("transpose", [v], {"perm": perm}, names=[old.name]).output
-        for v, old in zip(new.outputs, node.outputs, strict=True)
-    ]
-    graph.replace(node, *results)
 
 
 def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
@@ -290,7 +128,7 @@ def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
                 value = graph.constant(value.array.reshape(lifted), value.name, value.quant)
             else:
                 value = graph.add("reshape", [value], {"shape": lifted}).output
-        operands.append(_untransposed(graph, value, perm))
+        operands.append(untransposed(graph, value, perm))
     attrs = dict(node.attrs)
     if node.op.name == "concat":
         axis = attrs["axis"]
@@ -304,25 +142,20 @@ def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
         node_name=node.name,
         quants=[node.output.quant],
     )
-    _transpose_results(graph, node, new, perm)
+    transpose_results(graph, node, new, perm)
     return True
 
 
 def _worth_moving(node: Node, perm: Perm) -> bool:
     """Moving must not create more transposes of large operands than it removes."""
     computed = [v for v in node.inputs if v is not None and not v.is_constant and v.type.elements > 1]
-    moved = sum(v.type.elements for v in computed if _matches(v, perm))
+    moved = sum(v.type.elements for v in computed if is_transposed(v, perm))
     others = sum(
         v.type.elements
         for v in computed
-        if not _matches(v, perm) and not (v.type.rank == len(perm) and moves_nothing(v.shape, inverse(perm)))
+        if not is_transposed(v, perm) and not (v.type.rank == len(perm) and moves_nothing(v.shape, inverse(perm)))
     )
     return moved >= others
-
-
-def _matches(value: Value, perm: Perm) -> bool:
-    producer = value.producer
-    return producer is not None and producer.op.name == "transpose" and permutation(producer) == perm
 
 
 def _reduction(graph: Graph, node: Node, perm: Perm) -> bool:
@@ -333,13 +166,13 @@ def _reduction(graph: Graph, node: Node, perm: Perm) -> bool:
     moved = tuple(sorted(perm[a] for a in reduced))
     new = graph.add(
         node.op.name,
-        [_untransposed(graph, node.input(0), perm)],
+        [untransposed(graph, node.input(0), perm)],
         {**node.attrs, "axes": moved},
         names=[f"{node.output.name}.pre"],
         node_name=node.name,
     )
     if keep:
-        _transpose_results(graph, node, new, perm)
+        transpose_results(graph, node, new, perm)
         return True
     # The axes left are those of perm without the reduced ones, renumbered.
     left_source = [a for a in range(rank) if a not in moved]

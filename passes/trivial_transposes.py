@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.passes.base import NodeRewrite
-from qcomp.passes.sink_transposes import moves_nothing, per_tensor, permutation
+from qcomp.passes.permutations import moves_nothing, per_tensor, permutation
 
 
 @dataclass(frozen=True)
