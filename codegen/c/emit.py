@@ -54,10 +54,10 @@ def generate(
     """
     options = (options or Options()).resolved(graph.name, target)
     table = table or kernel_table()
-    chosen: dict[tuple[str, str], Kernel] = {}
+    chosen: dict[str, Kernel] = {}
 
     def kernel_of(node: Node) -> Kernel:
-        key = (node.op.name, node.name)
+        key = node.outputs[0].name  # unique in the graph and in the planner's copy of it; node names are not
         if key not in chosen:
             chosen[key] = table.select(node, target)
         return chosen[key]
@@ -155,7 +155,10 @@ def _package(
         outputs=len(graph.outputs),
         arena_bytes=plan.arena_bytes,
         metadata_bytes=len(text),
-        steps=[_step_text(b, home[b.function], target) for b in built],
+        units=len(units),
+        offset_type="uint32_t" if max(plan.arena_bytes, len(content)) < 1 << 32 else "uint64_t",
+        steps=[_step_text(i, b, home[b.function], target) for i, b in enumerate(built)],
+        most_operands=max((len(b.step.inputs) + len(b.step.outputs) + len(b.constants) for b in built), default=0),
     )
     files[f"{prefix}.c"] = model.encode()
     files[f"{prefix}_internal.h"] = (
@@ -224,11 +227,12 @@ def _pointer(operand: Operand) -> str:
     return f"{letter}({operand.index}, {operand.interior})"
 
 
-def _step_text(built: _Built, home: tuple[int, int], target: Target) -> dict[str, Any]:
+def _step_text(index: int, built: _Built, home: tuple[int, int], target: Target) -> dict[str, Any]:
     step, (unit, slot) = built.step, home
     operands = [_pointer(o) for o in (*step.inputs, *step.outputs)]
     shapes = " ".join("x".join(map(str, o.buffer.shape)) or "scalar" for o in step.outputs)
     return {
+        "index": index,
         "comment": comment(f"{step.node.op.name} {step.node.name}: {shapes}, {built.code.kernel}"),
         "pointers": operands + [f"W({offset})" for offset in built.constants],
         "fills": [_fill(f, target) for f in step.fills],

@@ -13,7 +13,7 @@ class Legalized:
     """A graph that can be laid out, and the names of its `identity` nodes that really copy."""
 
     graph: Graph
-    copies: frozenset[str]
+    copies: frozenset[Node]
 
 
 def legalize(source: Graph, kernel_of: KernelOf, *, converts_i8: bool) -> Legalized:
@@ -47,7 +47,7 @@ def legalize(source: Graph, kernel_of: KernelOf, *, converts_i8: bool) -> Legali
             value = copy(value).output
             graph.outputs[index] = value
         seen.add(value)
-    return Legalized(graph, frozenset(node.name for node in copies))
+    return Legalized(graph, frozenset(copies))
 
 
 def _split_fills(graph: Graph, value: Value, kernel_of: KernelOf, copy: object) -> None:

@@ -45,7 +45,7 @@ class Storages:
         for value in self.graph.inputs:
             self._create(value, external=True)
         for node in self.graph.nodes:
-            if node.name not in legal.copies and self._is_view(node):
+            if node not in legal.copies and self._is_view(node):
                 self.views.add(node)
             else:
                 for value in node.outputs:
