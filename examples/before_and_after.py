@@ -137,8 +137,8 @@ def show_coverage(artifact: Artifact) -> None:
         f"{found.integer_nodes} of {found.integer_nodes + found.float_nodes} ops; target {artifact.target.name}",
         soft_wrap=True,
     )
-    kinds = Counter((island.reason, island.detail) for island in found.islands)
-    for (reason, detail), count in kinds.most_common():
+    reasons = {island.reason: island.detail for island in found.islands}
+    for reason, detail in reasons.items():
         ops = Counter(island.op for island in found.islands if island.reason == reason)
         listed = ", ".join(f"{number} {op}" for op, number in ops.most_common())
         console.print(f"float32: {listed}: {detail} ({reason})", soft_wrap=True)

@@ -14,7 +14,7 @@ TO_NCHW = (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class ChannelsLast(NodeRewrite):
-    """Rewrites every op with layout = "NCHW".
+    """Gives every op with layout = "NCHW" the layout "NHWC", between transposes.
 
     Before: %y = conv2d(%x, %w)
     After:  %t = transpose(%x) {perm = [0, 2, 3, 1]}

@@ -17,7 +17,7 @@ from qcomp.passes.prove_accumulators import accumulator_bounds
 
 @dataclass(frozen=True)
 class FitAccumulators(Pass):
-    """Divides weights and bias of such channels by a power of two, and multiplies their multiplier by it.
+    """Divides weights and bias of channels that may overflow int32 by a power of two, which their multiplier takes.
 
     Quantizers give a channel of tiny weights a tiny scale, in which an ordinary bias does not fit into int32; its
     weights lose bits that do not matter next to that bias.  Channels that are proven to fit stay bit for bit.

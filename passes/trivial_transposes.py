@@ -12,7 +12,7 @@ from qcomp.passes.permutations import moves_nothing, per_tensor, permutation
 
 @dataclass(frozen=True)
 class TrivialTransposes(NodeRewrite):
-    """Dimensions of size 1 may go anywhere.
+    """A transpose that only moves dimensions of size 1 becomes a reshape.
 
     Before: %y = transpose(%x) {perm = [0, 3, 1, 2]}     x: [1, 1, 1, 8]
     After:  %y = reshape(%x) {shape = [1, 8, 1, 1]}

@@ -54,3 +54,8 @@ _ROWS: tuple[tuple[str, str], ...] = (
 def reason_for(error: str) -> str:
     """The reason that belongs to an importer's error; "" for one that no row explains."""
     return next((reason for pattern, reason in _ROWS if re.search(pattern, error)), "")
+
+
+def reasons() -> tuple[str, ...]:
+    """Every reason once, in the order of the table."""
+    return tuple(dict.fromkeys(reason for _, reason in _ROWS))
