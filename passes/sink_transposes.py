@@ -147,15 +147,20 @@ def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
 
 
 def _worth_moving(node: Node, perm: Perm) -> bool:
-    """Moving must not create more transposes of large operands than it removes."""
+    """Moving must not create more transposes of large operands than it removes.
+
+    Where both are alike, one of a permutation and its inverse moves (that to planar order), or they would take turns.
+    """
     computed = [v for v in node.inputs if v is not None and not v.is_constant and v.type.elements > 1]
-    moved = sum(v.type.elements for v in computed if is_transposed(v, perm))
-    others = sum(
-        v.type.elements
-        for v in computed
-        if not is_transposed(v, perm) and not (v.type.rank == len(perm) and moves_nothing(v.shape, inverse(perm)))
-    )
-    return moved >= others
+    moved = sum(_moved_elements(v, perm) for v in computed if is_transposed(v, perm))
+    others = sum(_moved_elements(v, perm) for v in computed if not is_transposed(v, perm))
+    return moved > others or (moved == others and perm > inverse(perm))
+
+
+def _moved_elements(value: Value, perm: Perm) -> int:
+    """Elements that change place when `value` is taken before a transpose with `perm`."""
+    stays = value.type.rank == len(perm) and moves_nothing(value.shape, inverse(perm))
+    return 0 if stays else value.type.elements
 
 
 def _reduction(graph: Graph, node: Node, perm: Perm) -> bool:
