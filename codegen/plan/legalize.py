@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qcomp.codegen.plan.requirements import VIEW_OPS, KernelOf, activation_values, wanted_halo
@@ -50,8 +51,7 @@ def legalize(source: Graph, kernel_of: KernelOf, *, converts_i8: bool) -> Legali
     return Legalized(graph, frozenset(copies))
 
 
-def _split_fills(graph: Graph, value: Value, kernel_of: KernelOf, copy: object) -> None:
-    assert callable(copy)
+def _split_fills(graph: Graph, value: Value, kernel_of: KernelOf, copy: Callable[[Value], Node]) -> None:
     wishes = wanted_halo(graph, value, kernel_of)
     fills = list(dict.fromkeys(fill for _, _, fill in wishes))
     for fill in fills[1:]:

@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from codegen_harness import PORTABLE, Cases, differences
+from test_float_kernels import casts, movement, products, reductions, two_operands
 
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import Options
-from qcomp.codegen.toolchain import build_library, find_compiler, link_library
+from qcomp.codegen.toolchain import NUMERIC_FLAGS, build_library, find_compiler, link_library
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph, parse_graph, run
 from qcomp.runtime.loader import load
@@ -82,7 +84,7 @@ from pathlib import Path
 from test_package import network
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import Options
-from qcomp.codegen.toolchain import build_library
+from qcomp.codegen.toolchain import NUMERIC_FLAGS, build_library
 from qcomp.targets import target
 folder = Path(sys.argv[1])
 package = generate(network().graph, target("x86_64-avx512vnni"), Options(form="c"))
@@ -181,7 +183,7 @@ int main(void) {{
 }}
 """
     (folder / "main.c").write_text(program)
-    command = ["gcc", "-std=c11", "-O1", "-g", "-ffp-contract=off", "-fsanitize=address,undefined",
+    command = ["gcc", "-std=c11", "-O1", "-g", *NUMERIC_FLAGS, "-fsanitize=address,undefined",
                "-fno-sanitize-recover=all", "-Wno-unused-result", "-I."]  # fmt: skip
     subprocess.run([*command, "main.c", *package.units, "-o", "program"], cwd=folder, check=True)
     done = subprocess.run(["./program"], cwd=folder, capture_output=True, text=True, check=False)
@@ -193,8 +195,11 @@ int main(void) {{
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc with sanitizers is not installed")
-def test_sanitizers_find_no_stray_access_and_gcc_gives_the_same_bits(tmp_path: Path) -> None:
-    cases = network(4)
+@pytest.mark.parametrize("build", [network, two_operands, casts, movement, reductions, products])
+def test_sanitizers_find_no_stray_access_and_gcc_gives_the_same_bits(
+    build: Callable[[], Cases], tmp_path: Path
+) -> None:
+    cases = build()
     expected = run(cases.graph, cases.feeds)
     assert differences(expected, _sanitized(cases, tmp_path / "s", "network")) == []
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import Operands, Source, render
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.products import BLOCK, Epilogue, blocked, constant_operands
@@ -64,7 +64,7 @@ def _windowed(
     *,
     transposed: bool,
     table: str = "",
-    helpers: tuple = (),  # type: ignore[type-arg]
+    helpers: tuple[CFunction, ...] = (),
     last: bool,
 ) -> KernelCode:
     """weights [O, KH, KW, C / groups]; `initial` starts each sum, `late` is added last, `multiplier` is for `store`."""
@@ -83,16 +83,11 @@ def _windowed(
         symbol=request.symbol, x=x, y=y, names=names, parts=parts, groups=groups, per_group=per_group, block=BLOCK,
         blocks=-(-per_group // BLOCK), rows=rows, columns=columns, inner=inner, arithmetic=arithmetic,
         strides=call.ints("strides"), dilations=call.ints("dilations"), pads=call.ints("pads"),
-        transposed=transposed, table=table, row_range=_row_range,
+        transposed=transposed, table=table,
     )  # fmt: skip
     return KernelCode(
         helpers, text, parts.count, tuple(operands.constants), f"portable_{node.op.name}"
     )
-
-
-def _row_range(size: int, taps: int, stride: int, dilation: int, pad: int, out: int) -> bool:
-    """Whether every tap of every window lies inside the image along one axis."""
-    return pad == 0 and (out - 1) * stride + (taps - 1) * dilation < size
 
 
 _FLOAT = Arithmetic("float", "float", "float", 0, "acc[j]", True)

@@ -179,7 +179,7 @@ def _integer(value: int, dtype: DType) -> str:
 
 @dataclass(frozen=True)
 class BinaryRow:
-    """result = expression of a and b; `integer` replaces it for integer operands (u(a): a as unsigned)."""
+    """result = expression of a and b; `integer` is that for integers (T: their type, U: unsigned)."""
 
     op: str
     real: str | None
@@ -243,9 +243,6 @@ class Binary(Elementwise):
 class Where(Elementwise):
     name, op = "where", "where"
 
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return super().in_place(node)
-
     def build(self, node: Node, walk: Walk) -> None:
         walk.read(0, "c")
         left, right = walk.read(1, "a"), walk.read(2, "b")
@@ -268,7 +265,7 @@ class Prelu(Elementwise):
 
 
 class Cast(Elementwise):
-    """Between float32, float64-free integers and bool."""
+    """Between float32, integers and bool."""
 
     name, op = "cast", "cast"
 

@@ -100,7 +100,6 @@ class Transpose(Moving):
     def moves(self, request: KernelRequest, operands: Operands) -> list[Move]:
         x, y = operands.source(0), operands.result()
         perm = request.node.call.ints("perm")
-        # Walk in the order of the operand with the longer runs: its innermost axis, if it has several elements.
         return [Move(y.shape, y, y.strides, x, tuple(x.strides[a] for a in perm))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ def nest(
     *outer, inner = axes
     loops = [f"i{n}" for n in range(len(outer))]
     if outer:
-        parts = split(outer[0].size, work * inner.size * _product(a.size for a in outer[1:]))
+        parts = split(outer[0].size, work * inner.size * math.prod(a.size for a in outer[1:]))
     else:
         parts = split(inner.size, work, grain=64)
     rows, elements, hoisted = [], {}, []
@@ -121,10 +122,3 @@ def nest(
         tasks=parts.count,
     )
     return text, parts.count
-
-
-def _product(sizes: object) -> int:
-    result = 1
-    for size in sizes:  # type: ignore[attr-defined]
-        result *= size
-    return result

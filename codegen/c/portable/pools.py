@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import ROUND, Operands, render
 from qcomp.codegen.c.portable.convolutions import image, is_channels_last
-from qcomp.codegen.c.portable.fixed_math import ROUNDING, helpers_for
+from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.nest import sum_of, term
 from qcomp.codegen.c.portable.reductions import _extreme
 from qcomp.codegen.c.portable.tasks import split
@@ -40,7 +40,7 @@ class Pool(Kernel):
         x, y = image(operands.source(0), last), image(operands.result(), last)
         kernel, dilations = call.ints("kernel"), call.ints("dilations") if "dilations" in node.attrs else (1, 1)
         real = x.source.dtype is DType.F32
-        helpers = ()
+        helpers: tuple[CFunction, ...] = ()
         divisors = ""
         if self.op == "max_pool":
             # Stored order is logical order: the maximum needs no shift.
@@ -59,7 +59,7 @@ class Pool(Kernel):
             bounds = f"{float_literal(lo - zp)}, {float_literal(hi - zp)}"
             finish = f"q_round((float)acc * divisor, {bounds}) + {zp + y.source.shift}"
         if self.op == "qavg_pool":
-            helpers = (ROUND,)  # type: ignore[assignment]
+            helpers = (ROUND,)
         parts = split(y.n * y.h, y.w * y.c * math.prod(kernel))
         text = render(
             "pool.c.j2",
@@ -158,9 +158,7 @@ class DynamicQuantize(Kernel):
             symbol=request.symbol, x=x.pointer, y=operands.result(0).pointer, scale=operands.result(1).pointer,
             zero=operands.result(2).pointer, size=math.prod(x.shape),
         )  # fmt: skip
-        helpers = (*helpers_for("q_rint("), ROUND)
-        assert ROUNDING in helpers
-        return KernelCode(helpers, text, 1, tuple(operands.constants), "portable_dynamic_quantize")
+        return KernelCode((ROUND,), text, 1, tuple(operands.constants), "portable_dynamic_quantize")
 
 
 POOLS: tuple[Kernel, ...] = (
