@@ -1,13 +1,15 @@
-"""Depthwise convolution: 64 bytes a step, rows interleaved so that one vpdpbusd takes up to four taps.
+"""Depthwise convolution: 64 bytes a step, interleaved so that one vpdpbusd takes up to four taps.
 
 Two rounds of byte and word unpacking put up to four kernel rows of a channel in one dword; a column so
-interleaved serves every output that it touches, whose accumulators are named and rotate. The unpacking orders
-channels as the packing of results undoes it. Fewer than 64 channels: the vector's lanes walk 2 or 4 segments
+interleaved serves every output that it touches, whose accumulators are named and rotate. A single row that is
+left (the fifth of five) gives a dword of four pixels of its own instead. The unpacking orders channels as the
+packing of results undoes it. Fewer than 64 channels: the vector's lanes walk 2 or 4 segments
 of the row at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -37,21 +39,24 @@ class _Use:
 
 @dataclass(frozen=True)
 class _Load:
-    row: int
+    name: str
     text: str
 
 
 @dataclass(frozen=True)
-class _RowGroup:
+class _DwordGroup:
+    """Four vectors that are interleaved into dwords, and the outputs that take them."""
+
     id: int
     loads: tuple[_Load, ...]
-    quad: tuple[int, int, int, int]
+    quad: tuple[str, str, str, str]
+    uses: tuple[_Use, ...]
 
 
 @dataclass(frozen=True)
 class _Column:
-    groups: tuple[_RowGroup, ...]
-    uses: tuple[_Use, ...]
+    groups: tuple[_DwordGroup, ...]
+    slots: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,23 @@ class _Step:
     slot: int
     columns: tuple[_Column, ...]
     group: Group
+
+
+def _across(rows: int, columns: int, group: int) -> bool:
+    """Whether a group of rows is one row whose dwords hold four columns."""
+    return rows % 4 == 1 and columns > 1 and group == rows // 4
+
+
+def row_dwords(rows: int, columns: int) -> list[tuple[int, int]]:
+    """(last column, group) of each dword of weights that `row_helper` takes for a channel, in packed order.
+
+    A group is up to four rows; a single row that is left has dwords that end every fourth column, the last included."""
+    return [
+        (column, group)
+        for column in range(columns)
+        for group in range(-(-rows // 4))
+        if not _across(rows, columns, group) or column % 4 == (columns - 1) % 4
+    ]
 
 
 def _at(offset: int) -> str:
@@ -94,28 +116,33 @@ def _stores(segments: int, masked: bool) -> tuple[str, ...]:
     return tuple(text)
 
 
-def _row_groups(rows: int, segments: int) -> tuple[_RowGroup, ...]:
-    groups = []
-    for g in range(-(-rows // 4)):
-        present = range(4 * g, min(rows, 4 * g + 4))
-        loads = tuple(_Load(r, _load(f"x + {r} * rs", segments)) for r in present)
-        first, count = 4 * g, len(present)
-        picks = {1: (0, 0, 0, 0), 2: (0, 1, 0, 1), 3: (0, 1, 2, 2), 4: (0, 1, 2, 3)}[count]
-        quad = (first + picks[0], first + picks[1], first + picks[2], first + picks[3])
-        groups.append(_RowGroup(g, loads, quad))
-    return tuple(groups)
+def _quad(names: list[str]) -> tuple[str, str, str, str]:
+    picks = {1: (0, 0, 0, 0), 2: (0, 1, 0, 1), 3: (0, 1, 2, 2), 4: (0, 1, 2, 3)}[len(names)]
+    return names[picks[0]], names[picks[1]], names[picks[2]], names[picks[3]]
 
 
 def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     """The kernel of one output row with rotating accumulators; columns/stride at most MAX_ROTATING."""
     slots = -(-columns // stride)
-    groups = _row_groups(rows, segments)
+    dwords = row_dwords(rows, columns)
 
     def column(j: int) -> _Column:
-        uses = tuple(
-            _Use((j - tap) // stride % slots, tap) for tap in range(columns) if (j - tap) % stride == 0 and j >= tap
-        )
-        return _Column(groups, uses)
+        """Column j as of the row's first output; one that is negative was never loaded, and its weight is zero."""
+        served = [tap for tap in range(columns) if (j - tap) % stride == 0 and j >= tap]
+        groups = []
+        for g in range(-(-rows // 4)):
+            uses = tuple(_Use((j - tap) // stride % slots, tap) for tap in served if (tap, g) in dwords)
+            if _across(rows, columns, g):
+                back = range(min(4, columns) - 1, -1, -1)
+                names = [f"p{min(k, j)}" for k in back]
+                at = {f"p{k}": f"x + {4 * g} * rs - {k} * c" for k in back if k <= j}
+            else:
+                names = [f"r{r}" for r in range(4 * g, min(rows, 4 * g + 4))]
+                at = {name: f"x + {name[1:]} * rs" for name in names}
+            if uses:
+                loads = tuple(_Load(name, _load(address, segments)) for name, address in at.items())
+                groups.append(_DwordGroup(g, loads, _quad(names), uses))
+        return _Column(tuple(groups), tuple(dict.fromkeys(use.slot for group in groups for use in group.uses)))
 
     ahead = max(0, columns - stride)
     fresh = min(columns, stride)
@@ -128,19 +155,9 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         )
         for t in range(slots)
     )
-    offsets = {
-        f"{j}_{g}_{v}": 512 + 64 * (4 * (j * len(groups) + g) + v)
-        for j in range(columns)
-        for g in range(len(groups))
-        for v in range(4)
-    }
+    offsets = {(j, g, v): 512 + 64 * (4 * i + v) for i, (j, g) in enumerate(dwords) for v in range(4)}
     resident = len(offsets) + 4 * slots <= RESIDENT
-    weight = {
-        (j, g, v): f"w{j}_{g}_{v}" if resident else _at(offsets[f"{j}_{g}_{v}"])
-        for j in range(columns)
-        for g in range(len(groups))
-        for v in range(4)
-    }
+    weight = {(j, g, v): f"w{j}_{g}_{v}" if resident else _at(at) for (j, g, v), at in offsets.items()}
     name = f"qc_x86_dw{rows}x{columns}s{stride}_{segments}_{epilogue.suffix}"
     text = render(
         "depthwise_row.c.j2",
@@ -153,7 +170,7 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         resident=resident,
         restrict=" restrict" if resident else "",
         bias=[f"bias{v}" if resident else _at(64 * v) for v in range(4)],
-        weights=list(offsets.items()),
+        weights=[(weight[key], at) for key, at in offsets.items()],
         weight=weight,
         prologue=[column(j) for j in range(ahead)],
         steps=steps,
@@ -179,16 +196,23 @@ def any_helper(segments: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     return (*epilogue.helpers, CFunction(name, text))
 
 
-def pack_block(weights: Int8, bias: Int32, mult: Float32, segments: int) -> UInt8:
-    """bias | multipliers | weights [KW][row groups][4][16][4] of up to 64/segments channels.
+def pack_block(weights: Int8, bias: Int32, mult: Float32, segments: int, rotating: bool) -> UInt8:
+    """bias | multipliers | weights [dwords][4][16][4] of up to 64/segments channels.
 
-    weights: [c, KH, KW]; rows beyond KH are zero."""
+    weights: [c, KH, KW]; rotating: the dwords of `row_dwords`, else [KW][row groups] with zeros beyond KH."""
     width = 64 // segments
     order = [channel % width for channel in tile_order(4)]
     w, b, m = (padded(a, width)[order] for a in (weights, bias, mult))
-    w = np.pad(w, ((0, 0), (0, -w.shape[1] % 4), (0, 0)))
-    body = w.reshape(64, -1, 4, w.shape[2]).transpose(3, 1, 0, 2)
-    return np.concatenate([as_bytes(b), as_bytes(m), as_bytes(body)])
+    rows, columns = w.shape[1:]
+    body = []
+    for last, group in row_dwords(rows, columns) if rotating else product(range(columns), range(-(-rows // 4))):
+        if rotating and _across(rows, columns, group):
+            first = last + 1 - min(4, columns)
+            dword = np.pad(w[:, 4 * group, max(0, first) : last + 1], ((0, 0), (max(0, -first), 0)))
+        else:
+            dword = w[:, 4 * group : 4 * group + 4, last]
+        body.append(as_bytes(np.pad(dword, ((0, 0), (0, 4 - dword.shape[1])))))
+    return np.concatenate([as_bytes(b), as_bytes(m), *body])
 
 
 @dataclass(frozen=True)
@@ -229,7 +253,7 @@ def depthwise_code(
     packed: list[UInt8] = []
     for i, (start, segments, masked) in enumerate(blocks):
         at = slice(start, start + 64 // segments)
-        packed.append(pack_block(weights[at, :, :, 0], folded[at], mult[at], segments))
+        packed.append(pack_block(weights[at, :, :, 0], folded[at], mult[at], segments, rotating))
         table = requantization.table is not None
         epilogue = Epilogue("u8", guard, table, masked, "avx512vbmi" in features)
         needed = row_helper(kh, kw, sw, segments, epilogue) if rotating else any_helper(segments, epilogue)
@@ -244,8 +268,9 @@ def depthwise_code(
             _Band(needed[-1].name, not rotating, first, i + 1, apart * sw * channels, apart * channels, pixels)
         )
 
+    dwords = len(row_dwords(kh, kw)) if rotating else kw * -(-kh // 4)
     vectors_per_pixel = 4 * len(blocks)
-    cycles = shape.y.batch * shape.y.height * width * vectors_per_pixel * (5 + kw * -(-kh // 4))
+    cycles = shape.y.batch * shape.y.height * width * vectors_per_pixel * (5 + dwords)
     lines = shape.y.batch * shape.y.height
     grid = partition(lines, len(blocks), float(cycles), 0, max(1, shape.y.row_stride))
     dh, dw = shape.dilations

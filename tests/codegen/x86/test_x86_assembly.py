@@ -20,7 +20,7 @@ JUMP = re.compile(r"^\s*j\w+\s+(\.L\w+)")
 STACK_STORE = re.compile(r"vmov\w+\s+%zmm\d+,\s*-?\w*\(%r[sb]p")
 GEMM = [(rows, vectors) for vectors, heights in ROWS.items() for rows in heights]
 KINDS = [Epilogue(), Epilogue(guard=True, table=True, vbmi=True, masked=True), Epilogue(kind="f32")]
-DEPTHWISE = [(3, 3, 1), (3, 3, 2), (5, 5, 1), (5, 5, 2), (1, 3, 1), (7, 3, 1)]
+DEPTHWISE = [(3, 3, 1), (3, 3, 2), (5, 5, 1), (5, 5, 2), (1, 3, 1), (7, 3, 1), (1, 5, 1), (5, 3, 1)]
 
 
 def assembly(helpers: tuple[CFunction, ...], folder: Path) -> dict[str, list[str]]:
