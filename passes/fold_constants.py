@@ -16,8 +16,8 @@ _KEPT = frozenset({"dequantize", "fake_quant"})
 class FoldConstants(NodeRewrite):
     """Replaces nodes whose operands are all constants by the constants they give.
 
-    Dequantized and fake-quantized constants stay, as do results of more than `max_elements` elements that are larger
-    than all operands together, and graph outputs.
+    Dequantized and fake-quantized constants stay unless `quantized` is set, as do results of more than `max_elements`
+    elements that are larger than all operands together, and graph outputs.
 
     before:
         const %a: f32[2] = [1.0, 2.0]
@@ -29,11 +29,14 @@ class FoldConstants(NodeRewrite):
     """
 
     max_elements: int = 1 << 20
+    quantized: bool = False
 
     name = "fold-constants"
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
-        if node.op.name in _KEPT or any(v is not None and v.data is None for v in node.inputs):
+        if node.op.name in _KEPT and not self.quantized:
+            return False
+        if any(v is not None and v.data is None for v in node.inputs):
             return False
         if any(graph.is_output(v) for v in node.outputs):
             return False

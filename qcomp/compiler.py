@@ -34,6 +34,7 @@ from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.remove_no_ops import RemoveNoOps
+from qcomp.passes.signed_edges import SignedEdges
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
@@ -160,6 +161,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
 def integer_lowering() -> list[Pass]:
     """Passes from a graph with fake quantization to integer ops."""
     return [
+        SignedEdges(),
         ChannelsLast(),
         SinkTransposes(),
         TrivialTransposes(),
@@ -170,7 +172,7 @@ def integer_lowering() -> list[Pass]:
         FoldIntegerFunctions(),
         FuseTables(),
         RemoveNoOps(),
-        FoldConstants(),
+        FoldConstants(quantized=True),  # weights of ops that stayed float
         CommonSubexpressions(),
         DeadCode(),
         FitAccumulators(),

@@ -1,0 +1,130 @@
+"""The zoo's models, compiled: the interpreter's integers, the float model's accuracy, a quarter of its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qcomp
+import qcomp.zoo
+from qcomp.compiler import Artifact
+from qcomp.ir import run
+from qcomp.runtime.loader import Model
+from qcomp.zoo.case import Case
+from qcomp.zoo.onnxruntime_float import reference_outputs
+
+CALIBRATION_SAMPLES = 64
+SIZE_RATIO = 0.27
+
+
+@dataclass(frozen=True)
+class Row:
+    """What to ask of one case: inputs compared with the interpreter, and least figures of its metric."""
+
+    name: str
+    compared: int = 20
+    judged: int | None = None
+    """Inputs the metric is taken over; None: all."""
+    least: tuple[tuple[str, float], ...] = ()
+    loss: float = 0.02
+    """How far each figure may fall below the float model's."""
+
+
+# Random networks have no accuracy: only their distance from float32 is judged (docs/models.md has onnxruntime's).
+ROWS = {
+    "digits_mlp": Row("digits_mlp", 200),
+    "ppocr_rec": Row("ppocr_rec", least=(("exact_match", 0.92),), loss=0.05),
+    "efficientnet_lite0": Row("efficientnet_lite0", loss=0.02),
+    "efficientnet_lite0_views": Row("efficientnet_lite0_views", least=(("agreement", 0.95),), loss=0.02),
+    "mnist_resnet8": Row("mnist_resnet8", 40, loss=0.005),
+    "mnist_dscnn": Row("mnist_dscnn", 40, loss=0.005),
+    "mnist_dscnn_qat": Row("mnist_dscnn_qat", 40, loss=0.005),
+    "mobilenet_v2": Row("mobilenet_v2", least=(("cosine", 0.93),), loss=1.0),
+    "resnet50": Row("resnet50", least=(("cosine", 0.985),), loss=1.0),
+    "ppocr_det": Row("ppocr_det", loss=0.02),
+    "page_orientation": Row("page_orientation", loss=0.04),
+}
+QUICK = ("digits_mlp", "ppocr_rec")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+# The quantized model of mnist_dscnn_qat stores its weights as float32, like the others.
+SIZED = [name for name in ROWS if name not in ("digits_mlp", "mnist_resnet8", "mnist_dscnn", "mnist_dscnn_qat",
+                                               "efficientnet_lite0_views")]  # fmt: skip
+
+
+@cache
+def case_of(name: str) -> Case:
+    return qcomp.zoo.load(name)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """`compiled(name)`: the artifact and its file, made once."""
+    folder = tmp_path_factory.mktemp("artifacts")
+
+    @cache
+    def make(name: str) -> tuple[Artifact, Path]:
+        case = case_of(name)
+        quantized = name.endswith("_qat")
+        samples = None if quantized else case.calibration[:CALIBRATION_SAMPLES]
+        artifact = qcomp.compile(case.onnx_path, calibration=samples, shapes=case.shapes)
+        return artifact, artifact.save(folder / f"{name}.so")
+
+    return lambda name: make("efficientnet_lite0" if name == "efficientnet_lite0_views" else name)
+
+
+def outputs(model: Model, case: Case, count: int | None = None) -> np.ndarray:
+    """The first output for the case's inputs, stacked."""
+    first = model.outputs[0].name
+    inputs = case.inputs[:count]
+    return np.concatenate([model.run({case.input_name: inputs[i : i + 1]})[first] for i in range(len(inputs))])
+
+
+def check_bits(artifact: Artifact, path: Path, case: Case, count: int) -> None:
+    with qcomp.load(path, threads=2) as model:
+        for i in range(count):
+            feed = {case.input_name: case.inputs[i : i + 1]}
+            expected, found = run(artifact.graph, feed), model.run(feed)
+            assert [n for n, a in expected.items() if a.tobytes() != found[n].tobytes()] == [], f"input {i}"
+
+
+def check_figures(path: Path, case: Case, row: Row) -> None:
+    with qcomp.load(path, threads=2) as model:
+        figures = case.metric(outputs(model, case))
+    floats = case.metric(reference_outputs(case))
+    print(f"{row.name}: {figures}, float32 {floats}")
+    for key, value in floats.items():
+        if key not in ("agreement", "cosine"):
+            assert figures[key] >= value - row.loss, key
+    for key, least in row.least:
+        assert figures[key] >= least, key
+
+
+@pytest.mark.parametrize(("name", "count"), [("digits_mlp", 50), ("ppocr_rec", 3)])
+def test_quick_models_give_the_interpreters_integers(name: str, count: int, compiled) -> None:  # type: ignore[no-untyped-def]
+    check_bits(*compiled(name), case_of(name), count)
+
+
+def test_digits_are_read_as_well_as_by_the_float_model(compiled) -> None:  # type: ignore[no-untyped-def]
+    check_figures(compiled("digits_mlp")[1], case_of("digits_mlp"), ROWS["digits_mlp"])
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_every_model_gives_the_interpreters_integers(name: str, compiled) -> None:  # type: ignore[no-untyped-def]
+    check_bits(*compiled(name), case_of(name), ROWS[name].compared)
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_every_model_keeps_its_accuracy(name: str, compiled) -> None:  # type: ignore[no-untyped-def]
+    check_figures(compiled(name)[1], case_of(name), ROWS[name])
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in SIZED])
+def test_an_artifact_takes_at_most_27_percent_of_the_float_file(name: str, compiled) -> None:  # type: ignore[no-untyped-def]
+    """Small models are left out: code, not weights, is most of their artifact."""
+    ratio = compiled(name)[1].stat().st_size / case_of(name).onnx_path.stat().st_size
+    print(f"{name}: {ratio:.4f}")
+    assert ratio <= SIZE_RATIO

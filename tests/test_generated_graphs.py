@@ -1,0 +1,122 @@
+"""Compiled code gives the interpreter's integers, bit for bit, on thousands of generated graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from generated_graphs import ALIASES, KINDS, Batch, Seed, same_bits
+from generated_networks import SAMPLES, Networks
+
+import qcomp
+from qcomp.codegen.c.table import kernel_table
+from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.ir import run
+from qcomp.runtime.features import cpu_features, machine
+from qcomp.targets import target
+
+NATIVE, VNNI, PORTABLE, SIGNED = "native", "x86_64-avx512vnni", "x86_64", "generic"
+# target, threads and how many graphs.  x86 stores activations unsigned, "generic" signed.
+SINGLE = [(NATIVE, 1, 500), (NATIVE, 2, 200), (VNNI, 1, 100), (PORTABLE, 1, 300), (SIGNED, 1, 200)]
+CHAINS = [(NATIVE, 1, 250), (NATIVE, 2, 100), (VNNI, 2, 50), (PORTABLE, 2, 100), (SIGNED, 1, 50)]
+ALIASED = [(NATIVE, 2, 100), (PORTABLE, 1, 50), (SIGNED, 1, 50)]
+BATCH = 50
+
+
+def batches(rows: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """(target, threads, number of the batch): every batch has BATCH graphs of its own."""
+    each = [(name, threads) for name, threads, count in rows for _ in range(count // BATCH)]
+    return [(name, threads, number) for number, (name, threads) in enumerate(each)]
+
+
+def require(name: str) -> None:
+    needed = target(name)
+    if needed.arch not in ("generic", machine()) or not needed.features <= cpu_features():
+        pytest.skip(f"this machine cannot run code for {name}")
+
+
+def check(batch: Batch, name: str, threads: int) -> None:
+    wrong = batch.wrong(name, threads)
+    assert wrong == [], f"{wrong}; the first of them is an output of\n{batch.text(wrong[0])}"
+
+
+def single_plans(number: int) -> list[tuple[Seed, list[str], int]]:
+    kinds = list(KINDS)
+    return [((1, number, i), [kinds[(number * BATCH + i) % len(kinds)]], 1) for i in range(BATCH)]
+
+
+def chain_plans(number: int) -> list[tuple[Seed, list[str], int]]:
+    return [((2, number, i), list(KINDS), 2 + i % 5) for i in range(BATCH)]
+
+
+def alias_plans(number: int) -> list[tuple[Seed, list[str], int]]:
+    return [((3, number, i), list(ALIASES), 2 + i % 5) for i in range(BATCH)]
+
+
+def test_there_are_at_least_2000_graphs() -> None:
+    seeds = [plan[0] for rows, plans in ((SINGLE, single_plans), (CHAINS, chain_plans), (ALIASED, alias_plans))
+             for _, _, number in batches(rows) for plan in plans(number)]  # fmt: skip
+    assert len(set(seeds)) == len(seeds) >= 2000
+
+
+@pytest.mark.parametrize(("name", "threads", "number"), batches(SINGLE))
+def test_single_ops(name: str, threads: int, number: int) -> None:
+    require(name)
+    check(Batch(single_plans(number)), name, threads)
+
+
+@pytest.mark.parametrize(("name", "threads", "number"), batches(CHAINS))
+def test_chains_of_ops(name: str, threads: int, number: int) -> None:
+    require(name)
+    check(Batch(chain_plans(number)), name, threads)
+
+
+@pytest.mark.parametrize(("name", "threads", "number"), batches(ALIASED))
+def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
+    require(name)
+    check(Batch(alias_plans(number)), name, threads)
+
+
+def test_single_ops_reach_every_vector_kernel() -> None:
+    machine = target("x86_64-avx512vbmi")
+    graphs = [Batch(single_plans(number)).graph for name, _, number in batches(SINGLE) if name == NATIVE]
+    reached = {kernel_table().select(node, machine).name for graph in graphs for node in graph.nodes}
+    assert {kernel.name for kernel in X86_KERNELS} <= reached
+
+
+# ---- float networks through the whole compiler --------------------------------------------------------------------
+
+NETWORKS = [(NATIVE, 1, 40), (NATIVE, 2, 40), (PORTABLE, 2, 20), (SIGNED, 1, 20)]
+TOGETHER = 20
+
+
+def network_batches() -> list[tuple[str, int, int]]:
+    each = [(name, threads) for name, threads, count in NETWORKS for _ in range(count // TOGETHER)]
+    return [(name, threads, number) for number, (name, threads) in enumerate(each)]
+
+
+@pytest.mark.parametrize(("name", "threads", "number"), network_batches())
+def test_float_networks_through_the_whole_compiler(name: str, threads: int, number: int, tmp_path: Path) -> None:
+    require(name)
+    networks = Networks(number, TOGETHER)
+    proto = networks.model()
+    artifact = qcomp.compile(proto, target=name, calibration=networks.samples)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    reals, results = [], []
+    with qcomp.load(artifact.save(tmp_path / "networks.so"), threads=threads) as model:
+        for sample in range(SAMPLES):
+            feeds = {n: data[sample : sample + 1] for n, data in networks.samples.items()}
+            expected, found = run(artifact.graph, feeds), model.run(feeds)
+            assert [n for n, array in expected.items() if not same_bits(array, found[n])] == []
+            reals.append(dict(zip(networks.outputs, session.run(networks.outputs, feeds), strict=True)))
+            results.append(found)
+    errors = {n: relative_error([r[n] for r in reals], [r[n] for r in results]) for n in networks.outputs}
+    assert {n: e for n, e in errors.items() if e > 0.15} == {}  # eight bits a tensor, up to twenty layers
+
+
+def relative_error(reals: list[np.ndarray], results: list[np.ndarray]) -> float:
+    """Root mean square of the difference over that of the float model's output."""
+    real, result = np.stack(reals).astype(np.float64), np.stack(results).astype(np.float64)
+    return float(np.sqrt(np.mean((real - result) ** 2)) / (np.sqrt(np.mean(real**2)) + 1e-9))
