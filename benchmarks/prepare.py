@@ -1,0 +1,68 @@
+"""What is timed: the compiled artifact and onnxruntime's sessions of one model of the zoo."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import qcomp
+import qcomp.zoo
+from qcomp.compiler import Options
+from qcomp.zoo.case import Case
+
+CALIBRATION_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact, and the seconds each stage of its making took."""
+
+    path: Path
+    seconds: dict[str, float]
+
+
+def compile_case(case: Case, folder: Path) -> Compiled:
+    """Compiles the case's model for this machine, calibrated on 64 samples unless it is quantized already."""
+    marks: list[tuple[str, float]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if not marks or marks[-1][0] != stage:
+            marks.append((stage, time.perf_counter()))
+
+    samples = None if case.name.endswith("_qat") else case.calibration[:CALIBRATION_SAMPLES]
+    artifact = qcomp.compile(
+        case.onnx_path, calibration=samples, shapes=case.shapes, options=Options(progress=progress)
+    )
+    marks.append(("cc", time.perf_counter()))
+    path = artifact.save(folder / f"{case.name}.so")
+    ends = [t for _, t in marks[1:]] + [time.perf_counter()]
+    seconds: dict[str, float] = {}
+    for (stage, begin), end in zip(marks, ends, strict=True):
+        seconds[stage] = seconds.get(stage, 0.0) + end - begin
+    seconds["total"] = ends[-1] - marks[0][1]
+    return Compiled(path, seconds)
+
+
+def peer_files(case: Case) -> dict[str, Path]:
+    """onnxruntime's models by name: its own int8 forms (per channel) and the float model."""
+    if case.name.endswith("_qat"):
+        return {"int8 own": case.onnx_path}
+    forms = {f"int8 {form}": qcomp.zoo.quantized_by_onnxruntime(case, form) for form in ("qdq", "qoperator")}
+    return {**forms, "fp32": case.onnx_path}
+
+
+def session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def feed_of(case: Case) -> dict[str, np.ndarray]:
+    return {case.input_name: np.ascontiguousarray(case.inputs[:1])}
