@@ -22,12 +22,14 @@ from qcomp.targets import Target
 
 #: What every generated file is compiled with.  No flag here may change a result: see the numeric contract.
 NUMERIC_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+#: Nothing unwinds through generated code.
+SMALL_FLAGS = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-stack-protector")
 KERNEL_FLAGS: tuple[str, ...] = (
     "-std=c11", "-O3", *NUMERIC_FLAGS, "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-g0",
-    "-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-Wall", "-Werror=implicit-function-declaration",
+    *SMALL_FLAGS, "-Wall", "-Werror=implicit-function-declaration",
 )  # fmt: skip
-_RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", "-fno-stack-protector")
-_LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s")
+_RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", *SMALL_FLAGS)
+_LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--hash-style=gnu", "-s")
 _PROCESSES = 2
 
 
@@ -103,7 +105,10 @@ def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Pa
     jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
     with ThreadPoolExecutor(_PROCESSES) as executor:
         objects = list(executor.map(lambda job: compile_unit(compiler, package.target, folder, *job), jobs))
-    ordered = [name for _, name in sorted(zip((j[0] for j in jobs), objects, strict=True))]
+    named = dict(zip((job[0] for job in jobs), objects, strict=True))
+    # The page-aligned weights first: what follows them in the read-only data needs no gap.
+    weights = package.units[-1]
+    ordered = [named[weights], *(named[unit] for unit in sorted(named) if unit != weights)]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
     _run([*command, "-o", "model.so", "-lpthread"], folder)
     return folder / "model.so"

@@ -1,8 +1,8 @@
-"""The artifact file: an ELF shared library with its metadata and a checksum appended.
+"""The artifact file: an ELF shared library with a checksum appended, and its metadata if the ELF lacks it.
 
-    ELF | metadata (JSON, UTF-8) | footer (64 bytes, little-endian)
+    ELF | metadata (JSON, UTF-8), unless the ELF part holds the same bytes | footer (64 bytes, little-endian)
 
-    footer:  0  magic "QCOMPART"      8  u32 format       12  u32 zero
+    footer:  0  magic "QCOMPART"      8  u32 format       12  u32 where the metadata is in the ELF, 0: after it
             16  u64 length of ELF    24  u64 length of metadata
             32  16-byte checksum of everything before it, these first 32 bytes of the footer included
             48  16 zero bytes
@@ -94,7 +94,7 @@ class ArtifactInfo:
 
 def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, Any]) -> bytes:
     """The bytes of a whole artifact: the given ELF library (its bytes, or the path to read them from), the metadata
-    as JSON, and the footer.  The same arguments give the same bytes.
+    as JSON where the library does not hold just that, and the footer.  The same arguments give the same bytes.
 
     Raises QcompError if `elf` is not an ELF library or the metadata lacks what the loader needs.
     """
@@ -105,13 +105,16 @@ def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, An
         with open(where, "rb") as file:
             code = file.read()
     text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    head = struct.pack("<8sIIQQ", MAGIC, FORMAT, 0, len(code), len(text))
+    found = code.find(text)
+    place = found if 0 < found < 1 << 32 else 0
+    appended = b"" if place else text
+    head = struct.pack("<8sIIQQ", MAGIC, FORMAT, place, len(code), len(text))
     state = Checksum()
-    for piece in (code, text, head):
+    for piece in (code, appended, head):
         state.update(piece)
     digest = state.digest()
     _describe(where, FORMAT, _elf_machine(where, code[:20]), len(code), digest, json.loads(text))
-    return b"".join((code, text, head, digest, bytes(FOOTER_BYTES - _ZEROS_AT)))
+    return b"".join((code, appended, head, digest, bytes(FOOTER_BYTES - _ZEROS_AT)))
 
 
 def read_trailer(path: str | os.PathLike[str]) -> ArtifactInfo:
@@ -136,7 +139,7 @@ def read_open_file(file: io.FileIO, where: str) -> ArtifactInfo:
         raise _not_an_artifact(where, start)
     file.seek(size - FOOTER_BYTES)
     footer = file.read(FOOTER_BYTES) or b""
-    magic, version, _, elf_bytes, text_bytes, digest = _FOOTER.unpack(footer)
+    magic, version, place, elf_bytes, text_bytes, digest = _FOOTER.unpack(footer)
     if magic != MAGIC:
         raise _not_an_artifact(where, start)
     if version > FORMAT:
@@ -144,17 +147,19 @@ def read_open_file(file: io.FileIO, where: str) -> ArtifactInfo:
             f"artifact format {version} is newer than format {FORMAT}, which this qcomp reads",
             where=where, fix="upgrade qcomp or compile the model with this version",
         )  # fmt: skip
-    if version != FORMAT or elf_bytes + text_bytes + FOOTER_BYTES != size or any(footer[_ZEROS_AT:]):
+    checked = size - FOOTER_BYTES
+    lengths = elf_bytes == checked and place + text_bytes <= checked if place else elf_bytes + text_bytes == checked
+    if version != FORMAT or not lengths or any(footer[_ZEROS_AT:]):
         raise _damaged(where)
 
     state = Checksum()
     file.seek(0)
-    state.update_from(file, elf_bytes)
-    text = file.read(text_bytes) or b""
-    state.update(text)
+    state.update_from(file, checked)
     state.update(footer[:_CHECKED_FOOTER_BYTES])
     if state.digest() != digest:
         raise _damaged(where)
+    file.seek(place or elf_bytes)
+    text = file.read(text_bytes) or b""
     try:
         metadata = json.loads(text)
     except ValueError as error:

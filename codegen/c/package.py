@@ -57,8 +57,8 @@ class Options:
 class SourcePackage:
     """Generated sources.
 
-    `files` maps relative paths to contents, in a fixed order; `units` lists those to compile; `metadata` is the JSON
-    object that is embedded and appended to an artifact.
+    `files` maps relative paths to contents, in a fixed order; `units` lists those to compile, the weights last;
+    `metadata` is the JSON object that is embedded.
     """
 
     name: str

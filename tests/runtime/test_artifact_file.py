@@ -38,6 +38,21 @@ def test_layout_is_elf_then_json_then_footer(artifact: Path, elf: bytes) -> None
     assert data[-16:] == bytes(16)
 
 
+def test_metadata_that_the_library_holds_is_not_repeated(elf: bytes, tmp_path: Path) -> None:
+    text = json.dumps(METADATA, sort_keys=True, separators=(",", ":")).encode()
+    holder = elf + text + b"\0"
+    path = tmp_path / "once.so"
+    path.write_bytes(write_trailer(holder, METADATA))
+    data = path.read_bytes()
+    assert len(data) == len(holder) + FOOTER_BYTES
+    assert data[-FOOTER_BYTES:-32] == b"QCOMPART" + struct.pack("<IIQQ", 1, len(elf), len(holder), len(text))
+    assert read_trailer(path).metadata == METADATA
+    for position in (len(elf), len(holder) - 1, len(data) - 52, len(data) - 40):
+        damaged = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+        (tmp_path / "damaged.so").write_bytes(damaged)
+        refuse(tmp_path / "damaged.so", "damaged")
+
+
 def test_writing_from_a_path_gives_the_same_bytes(elf: bytes, tmp_path: Path) -> None:
     path = tmp_path / "plain.so"
     path.write_bytes(elf)
