@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("classify_photos.so"), help="where the compiled model goes")
     output: Path = parser.parse_args().output
 
-    console.print("EfficientNet-Lite0: fetching weights and photos; the first time torch exports the model")
+    console.print("EfficientNet-Lite0: fetching weights and photos; torch exports the model, once")
     try:
         case = qcomp.zoo.load("efficientnet_lite0")
     except qcomp.QcompError as error:
