@@ -19,13 +19,13 @@ def _int(node: Node, name: str) -> int:
 def requantize_lines(walk: Walk, node: Node, real: str, table_index: int, *, zero_inside: bool = False) -> None:
     """Lines that clamp and round the float expression `real`, add the zero point and store, through a table if any.
 
-    With `zero_inside` the zero point is added as a float, before rounding.
+    With `zero_inside` the zero point, as that of uint8, is added as a float before rounding.
     """
     shift = walk.operands.result().shift
     zp, lo, hi = _int(node, "zp"), _int(node, "lo"), _int(node, "hi")
     walk.helpers.append(ROUND)
     if zero_inside:
-        real, zp = f"({real}) + {float_literal(zp)}", 0
+        real, zp = f"({real}) + {float_literal(zp + 128)}", -128
     rounded = f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + shift}"
     kind = walk.operands.result().ctype
     if walk.operands.present(table_index):

@@ -188,8 +188,8 @@ class QAdd(_Binary):
 
     def scalars(self, node: Node) -> Scalars:
         scalars = _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
-        # The zero point joins the sum before rounding; after it, only the sign bit of the storage is left to add.
-        return replace(scalars, zp=OFFSET, zero=float(node.call.int("zp")))
+        # The zero point, as stored, joins the sum before rounding: nothing is left to add after it.
+        return replace(scalars, zp=0, zero=float(scalars.zp))
 
 
 class QMul(_Binary):

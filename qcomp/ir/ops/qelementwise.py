@@ -24,10 +24,10 @@ from qcomp.ir.types import DType, TensorType
 
 @register
 class QAdd(Op):
-    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + zp), lo, hi), numpy broadcasting, i8 -> i8.
+    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + (zp+128)) − 128, lo, hi), broadcasting, i8 -> i8.
 
-    Two float32 products, their float32 sum, then the zero point, never fused.  The zero point joins before rounding,
-    so that ties go the way they go in onnxruntime's QLinearAdd.
+    Two float32 products, their float32 sum, then the zero point of uint8, never fused.  It joins before rounding, and
+    as that of uint8, so that sums next to a tie round the way they do in onnxruntime's QLinearAdd.
     """
 
     name = "qadd"
@@ -52,11 +52,10 @@ class QAdd(Op):
         a, b = operands[:2]
         table = operands[2] if len(operands) > 2 else None
         assert a is not None and b is not None
-        zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
         left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
         right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
-        real = np.clip(left + right + np.float32(zp), np.float32(lo), np.float32(hi))
-        return [apply_table(np.rint(real).astype(np.int8), table)]
+        steps = np.clip(_rounded_sum(call, left, right), call.int("lo"), call.int("hi"))
+        return [apply_table(steps.astype(np.int8), table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         # every step is monotone in each operand, rounding included, so the ends bound the result exactly
@@ -65,7 +64,13 @@ class QAdd(Op):
             bound, mult = stored_interval(x), np.float32(call.float(f"{name}_mult"))
             ends = [(e - call.int(f"{name}_zp")).astype(np.float32) * mult for e in (bound.lo, bound.hi)]
             terms.append((np.minimum(*ends), np.maximum(*ends)))
-        return [result_interval(call, terms[0][0] + terms[1][0], terms[0][1] + terms[1][1], 2)]
+        ends = (_rounded_sum(call, terms[0][i], terms[1][i]) - call.int("zp") for i in (0, 1))
+        return [result_interval(call, *ends, 2)]
+
+
+def _rounded_sum(call: Call, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The sum of two float32 terms as int8 steps, zero point included, before it is clamped."""
+    return np.asarray(np.rint(left + right + np.float32(call.int("zp") + 128)) - np.float32(128))
 
 
 @register
