@@ -74,7 +74,7 @@ def _measure(
     case: Case, compiled: Compiled, peers: dict[str, Path], arguments: argparse.Namespace, folder: Path
 ) -> dict[str, Any]:
     feed = feed_of(case)
-    np.savez(folder / "feed.npz", **feed)
+    np.savez(folder / "feed.npz", allow_pickle=False, **feed)
     with qcomp.load(compiled.path, threads=arguments.threads) as model:
         sides = {"qcomp": lambda: model.run(feed)}
         for name, path in peers.items():
