@@ -52,7 +52,7 @@ def _split(graph: Graph, node: Node) -> bool:
     quant, dtype = _grid(node)
     x = node.input(0)
     if x.is_constant:
-        stored = graph.constant(quantize_array(x.array, quant, dtype), x.name, quant)
+        stored = _quantized(graph, x, node)
     else:
         names = [f"{node.output.name}.i"]
         stored = graph.add("quantize", [x], dict(node.attrs), names=names).output
@@ -133,6 +133,14 @@ def _on_integers(graph: Graph, node: Node, stored: list[Value], quant: Quantizat
     return graph.add(node.op.name, operands, dict(node.attrs), names=names, node_name=node.name, quants=quants)
 
 
+def _quantized(graph: Graph, value: Value, node: Node) -> Value:
+    """A value on the grid of a quantize node: a constant, or what a node of its own computes."""
+    quant, dtype = _grid(node)
+    if value.is_constant:
+        return graph.constant(quantize_array(value.array, quant, dtype), value.name, quant)
+    return graph.add("quantize", [value], dict(node.attrs), names=[f"{value.name}.i"]).output
+
+
 def _hoist(graph: Graph, node: Node) -> bool:
     """quantize(movement(x)) -> movement(quantize(x)): smaller data moves, and the producer can fuse the rounding."""
     mover = node.input(0).producer
@@ -143,12 +151,10 @@ def _hoist(graph: Graph, node: Node) -> bool:
         return False
     if mover.op.name == "max_pool" and dtype is not DType.I8:
         return False
-    if mover.op.name in ("expand", "tile", "gather") or any(mover.input(i).is_constant for i in _moved(mover)):
+    operands_are_constant = all(mover.input(i).is_constant for i in _moved(mover))
+    if mover.op.name in ("expand", "tile", "gather") or operands_are_constant:
         return False
-    stored = [
-        graph.add("quantize", [mover.input(i)], dict(node.attrs), names=[f"{mover.input(i).name}.i"]).output
-        for i in _moved(mover)
-    ]
+    stored = [_quantized(graph, mover.input(i), node) for i in _moved(mover)]
     operands: list[Value | None] = list(mover.inputs)
     for index, value in zip(_moved(mover), stored, strict=True):
         operands[index] = value

@@ -17,6 +17,7 @@ from qcomp.ir.ops.quantized import dequantize_array, quantize_array
 from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.insert_fake_quant import apply_unary_chain
+from qcomp.passes.integer_regions import is_product
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,24 @@ def build_table(graph: Graph, source: Value, chain: list[Node], quant: Quantizat
 
 
 def _weights(value: Value) -> tuple[np.ndarray, Quantization] | None:
-    """Symmetric int8 weights and their quantization."""
+    """int8 weights whose zero point is zero, and their quantization.
+
+    Another zero point is taken off, which is exact as long as the differences fit into int8.
+    """
     producer = value.producer
     if producer is None or producer.op.name != "dequantize":
         return None
     stored = producer.input(0)
     if stored.data is None or stored.dtype is not DType.I8 or stored.quant is None:
         return None
-    return (stored.data, stored.quant) if not any(stored.quant.zero_point) else None
+    if not any(stored.quant.zero_point):
+        return stored.data, stored.quant
+    _, zero = stored.quant.broadcast(stored.type.rank)
+    centred = stored.data.astype(np.int64) - zero
+    if np.abs(centred).max(initial=0) > 127:
+        return None
+    symmetric = Quantization(stored.quant.scale, (0,) * len(stored.quant.zero_point), stored.quant.axis)
+    return centred.astype(np.int8), symmetric
 
 
 def _bias(value: Value | None, scales: np.ndarray, channels: int, where: str) -> np.ndarray | None:
@@ -116,13 +127,15 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
         return None
     stored, quant = found
     form = _FORMS[node.op.name](node, stored)
-    if form is None:
+    if form is None or not is_product(node):
         return None
     op, weights, axis, attrs = form
     if quant.axis is not None and quant.axis != axis:
         return None
     channels = weights.shape[0]
-    s_w = np.broadcast_to(np.asarray(quant.scale, np.float64), (channels,))
+    # A gemm's factor is one of its weights.
+    factor = node.call.float("alpha") if node.op.name == "gemm" else 1.0
+    s_w = np.broadcast_to(np.asarray(quant.scale, np.float64) * factor, (channels,))
     scales = s_w * float(x.quant.scale[0])
     bias = _bias(node.optional(2), scales, channels, f"{node.op.name} {node.name!r}")
     if bias is None:
@@ -157,15 +170,13 @@ def _conv(node: Node, w: np.ndarray) -> _Form | None:
 
 
 def _conv_transpose(node: Node, w: np.ndarray) -> _Form | None:
-    if node.attrs["layout"] != "NHWC" or node.attrs["groups"] != 1:
+    if node.attrs["layout"] != "NHWC":
         return None
     attrs = {k: node.attrs[k] for k in ("strides", "dilations", "pads", "output_pads")}
     return "qconv_transpose2d", w.transpose(1, 2, 3, 0), 1, attrs
 
 
 def _gemm(node: Node, w: np.ndarray) -> _Form | None:
-    if node.attrs["alpha"] != 1.0 or node.attrs["beta"] != 1.0 or node.attrs["trans_a"]:
-        return None
     return ("qgemm", w, 0, {}) if node.attrs["trans_b"] else ("qgemm", w.T, 1, {})
 
 

@@ -64,15 +64,18 @@ def is_product(node: Node) -> bool:
     if node.op.name not in PRODUCTS or not is_parameter(node.input(1)) or is_parameter(node.input(0)):
         return False
     bias = node.optional(2)
-    if bias is not None and not is_parameter(bias):
+    if bias is not None and not (is_parameter(bias) and is_per_channel(bias)):
         return False
     if node.op.name == "conv_transpose2d":
         return node.attrs["groups"] == 1
     if node.op.name == "gemm":
-        plain = node.attrs["alpha"] == 1.0 and node.attrs["beta"] == 1.0 and not node.attrs["trans_a"]
-        channels = node.output.shape[-1]
-        return plain and (bias is None or bias.type.elements in (1, channels))
+        return node.call.float("alpha") > 0.0 and node.attrs["beta"] == 1.0 and not node.attrs["trans_a"]
     return True
+
+
+def is_per_channel(bias: Value) -> bool:
+    """Whether a product's bias is one number an output channel, or one for all: no rows or positions differ."""
+    return all(dim == 1 for dim in bias.shape[:-1])
 
 
 def has_integer_form(node: Node) -> bool:

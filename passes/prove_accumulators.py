@@ -21,7 +21,8 @@ class AccumulatorBounds:
 
     `accumulator`: largest |partial sum of Σ(x − x_zp)·w|, with and without the bias.  `folded_bias`: largest
     |bias − zero point · Σw| for int8 and for uint8 storage, the bias that code adds to uncentred products.
-    `stored`: largest partial sum of these uncentred products.  `scaled`: largest |float32(acc) · mult|.
+    `stored`: largest partial sum of these uncentred products.  `scaled`: largest |float32(acc) · mult|, zero where the
+    results are float32 and nothing rounds it to an integer.
     """
 
     node: str
@@ -88,6 +89,8 @@ def _bounds(node: Node, ranges: Ranges) -> AccumulatorBounds:
         ]
     )
     scaled = reach(low - x_zp, high - x_zp, bias) * np.abs(mult) * (1 + 2.0**-22)
+    if node.output.dtype.is_float:
+        scaled = nothing
     return AccumulatorBounds(node.name, np.maximum(centred, np.abs(bias)), folded, stored, scaled)
 
 

@@ -147,6 +147,11 @@ def test_an_accumulator_times_multiplier_beyond_int32_is_refused():
         run_passes(parse_graph(gemm([127, 127], [0], [1e5])), [ProveAccumulators()])
 
 
+def test_huge_float32_results_are_not_held_to_int32():
+    text = gemm([1, 2], [0], [1e20], "{dtype = !f32}").replace("%y: i8[3,1] q(0.5, 0)", "%y: f32[3,1]")
+    run_passes(parse_graph(text), [ProveAccumulators()])
+
+
 def test_proven_clamps_become_those_of_int8(rewritten):
     rewritten(
         TightenClamps(),

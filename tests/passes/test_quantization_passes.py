@@ -161,6 +161,26 @@ CASES = [
 }""",
     ),
     (
+        "fold-fake-quant",
+        """graph @m {
+  input %x: f32[1,3]
+  const %k: f32[1,3] = [1.0, 2.0, 3.1]
+  %r: f32[1,3] = relu(%x)
+  %c: f32[2,3] = concat(%r, %k) {axis = 0}
+  %y: f32[2,3] = fake_quant(%c) {quant = q(0.25, 0)}
+  output %y
+}""",
+        """graph @m {
+  input %x: f32[1,3]
+  const %k.1: i8[1,3] q(0.25, 0) = [4, 8, 12]
+  %r: f32[1,3] = relu(%x)
+  %r.i: i8[1,3] q(0.25, 0) = quantize(%r) {quant = q(0.25, 0)}
+  %y.i: i8[2,3] q(0.25, 0) = concat(%r.i, %k.1) {axis = 0} @"c"
+  %y: f32[2,3] = dequantize(%y.i) @"y.1"
+  output %y
+}""",
+    ),
+    (
         "fuse-requantize",
         """graph @m {
   input %x: i8[1,2,2,2] q(0.5, 1)
@@ -198,6 +218,25 @@ CASES = [
   const %y.bias: i32[3] = [0, 0, 0]
   const %y.mult: f32[3] = [0.125, 0.25, 0.5]
   %y: f32[1,3] = qgemm(%x, %wr.w, %y.bias, %y.mult) {x_zp = 1, dtype = !f32}
+  output %y
+}""",
+    ),
+    (
+        "fuse-requantize",
+        """graph @m {
+  input %x: i8[1,2] q(0.5, 1)
+  const %w: i8[2,2] q([0.25, 0.5], [-5, 7], axis=0) = [120, -4, 1, -2]
+  %xr: f32[1,2] = dequantize(%x)
+  %wr: f32[2,2] = dequantize(%w)
+  %y: f32[1,2] = gemm(%xr, %wr) {alpha = 0.5, trans_b = true}
+  output %y
+}""",
+        """graph @m {
+  input %x: i8[1,2] q(0.5, 1)
+  const %wr.w: i8[2,2] q([0.125, 0.25], [], axis=0) = [125, 1, -6, -9]
+  const %y.bias: i32[2] = [0, 0]
+  const %y.mult: f32[2] = [0.0625, 0.125]
+  %y: f32[1,2] = qgemm(%x, %wr.w, %y.bias, %y.mult) {x_zp = 1, dtype = !f32}
   output %y
 }""",
     ),
@@ -362,6 +401,24 @@ def test_a_scale_is_raised_until_the_bias_fits() -> None:
     assert (np.abs(bias) <= 2**30).all() and bias[0] > 2**29
     out = run(result, {"x": np.zeros((1, 2), np.float32)})["y"]
     assert abs(out[0, 0] - 1000.0) < 1e-3
+
+
+@pytest.mark.parametrize("shape", ["3,1", "3,3"])
+def test_a_bias_that_differs_by_row_keeps_a_gemm_float(shape: str) -> None:
+    rows, columns = map(int, shape.split(","))
+    graph = parse_graph(
+        f"""graph @m {{
+      input %x: i8[3,2] q(0.5, 1)
+      const %w: i8[3,2] q(0.25, 0) = [3, -4, 1, 2, 0, 1]
+      const %b: i32[{shape}] q(0.125, 0) = {list(range(rows * columns))}
+      %xr: f32[3,2] = dequantize(%x)
+      %wr: f32[3,2] = dequantize(%w)
+      %br: f32[{shape}] = dequantize(%b)
+      %y: f32[3,3] = gemm(%xr, %wr, %br) {{trans_b = true}}
+      output %y
+    }}"""
+    )
+    assert "gemm" in _ops(run_passes(graph, parse_pipeline("fuse-requantize")))
 
 
 def test_a_printed_integer_graph_parses_back() -> None:
