@@ -29,6 +29,7 @@ from qcomp.passes.fold_fake_quant import FoldFakeQuant
 from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
 from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_tables import FuseTables
+from qcomp.passes.hoist_weight_movement import HoistWeightMovement
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
@@ -134,7 +135,8 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
 def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
-    `samples` calibrates the ops that the model itself does not quantize; without them those stay float.
+    `samples` calibrates a model that comes without quantization; one that has its own keeps it, what it leaves float
+    stays float, and the samples are not read.
     """
     graph = _run(graph, canonicalization(), options)
     if samples is not None and not is_quantized(graph):
@@ -165,6 +167,7 @@ def integer_lowering() -> list[Pass]:
         ChannelsLast(),
         SinkTransposes(),
         TrivialTransposes(),
+        HoistWeightMovement(),
         FoldConstants(),
         CommonSubexpressions(),
         FoldFakeQuant(),
@@ -191,12 +194,9 @@ def check_coverage(graph: Graph, options: Options) -> Coverage:
     """Coverage of an integer graph; QcompError under require_int8 when anything stays float."""
     found = coverage(graph)
     if options.require_int8 and found.islands:
-        first = found.islands[0]
-        raise QcompError(
-            f"{len(found.islands)} ops stay float32: {', '.join(f'{i.op} {i.node!r} ({i.reason})' for i in found.islands[:4])}"
-            + (", ..." if len(found.islands) > 4 else ""),
-            fix=first.advice,
-        )
+        named = ", ".join(f"{i.op} {i.node!r} ({i.reason})" for i in found.islands[:4])
+        more = ", ..." if len(found.islands) > 4 else ""
+        raise QcompError(f"{len(found.islands)} ops stay float32: {named}{more}", fix=found.islands[0].advice)
     return found
 
 

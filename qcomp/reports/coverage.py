@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
-from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS
+from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
 
 INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"})
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
@@ -59,9 +59,22 @@ _REASONS = {
         "its operands carry no quantization",
         "give calibration data (--calibrate), or quantize these tensors in the model",
     ),
+    "unsupported-form": (
+        "this form of the op has no int8 kernel: groups of a transposed convolution, factors of a gemm, or a bias "
+        "with more than one number a channel",
+        "nothing to do: it stays float32; write such a bias as an add of its own",
+    ),
+    "wide-activations": (
+        "its activations are not int8 with one scale a tensor",
+        "quantize them to 8 bits, per tensor",
+    ),
     "asymmetric-weights": (
-        "its weights have a non-zero zero point or are not int8",
+        "its weights are not on a symmetric int8 grid, per tensor or per output channel",
         "quantize the model with symmetric int8 weights (weight_type=QInt8, WeightSymmetric)",
+    ),
+    "float-copy": (
+        "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
+        "give its operands and its result one scale and zero point",
     ),
 }
 
@@ -80,7 +93,7 @@ def coverage(graph: Graph) -> Coverage:
             continue
         float_nodes += 1
         float_macs += macs
-        if node.op.name in MOVEMENT or node.op.name == "identity":
+        if node.op.name in MOVEMENT and not _between_integers(graph, node):
             continue  # copies of reals are a consequence of the islands around them
         reason = _reason(node)
         detail, advice = _REASONS[reason]
@@ -99,27 +112,40 @@ def _is_float(value: Value | None) -> bool:
     return value is not None and value.dtype.is_float
 
 
-def _reason(node: Node) -> str:
-    from qcomp.passes.integer_regions import has_integer_form, is_parameter
+def _between_integers(graph: Graph, node: Node) -> bool:
+    """Whether integers become reals for this node alone, and its result becomes integers again."""
+    users = [user for value in node.outputs for user in graph.users(value)]
+    return _stored(node) is not None and any(user.op.name == "quantize" for user in users)
 
+
+def _reason(node: Node) -> str:
     if node.op.name in PRODUCTS or node.op.name == "matmul":
-        second = node.input(1)
-        if not is_parameter(second):
-            return "two-activations"
-        producer = second.producer
-        if producer is not None and producer.op.name == "dequantize":
-            stored = producer.input(0)
-            quant = stored.quant
-            if stored.dtype is not DType.I8 or quant is None or any(quant.zero_point):
-                return "asymmetric-weights"
-        if not _has_dequantized_operand(node):
-            return "not-quantized"
-        return "no-int8-form"
+        return _product_reason(node)
+    if node.op.name in MOVEMENT:
+        return "float-copy"
     if not has_integer_form(node):
         return "no-int8-form"
-    return "float-neighbours"
+    stored = _stored(node)
+    return "float-neighbours" if stored is None or _is_int8(stored) else "wide-activations"
 
 
-def _has_dequantized_operand(node: Node) -> bool:
-    producer = node.input(0).producer
-    return producer is not None and producer.op.name == "dequantize"
+def _product_reason(node: Node) -> str:
+    stored = _stored(node)
+    if not is_parameter(node.input(1)):
+        return "two-activations"
+    if not is_product(node):
+        return "unsupported-form"
+    if stored is None:
+        return "not-quantized"
+    return "asymmetric-weights" if _is_int8(stored) else "wide-activations"
+
+
+def _stored(node: Node) -> Value | None:
+    """The integers that the first computed operand was made of, the ones that are not int8 before others."""
+    producers = [v.producer for v in activations(node)]
+    found = [p.input(0) for p in producers if p is not None and p.op.name == "dequantize"]
+    return min(found, key=_is_int8, default=None)
+
+
+def _is_int8(value: Value) -> bool:
+    return value.dtype is DType.I8 and value.quant is not None and value.quant.axis is None

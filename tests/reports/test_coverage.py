@@ -1,0 +1,102 @@
+"""Float islands say why they are float, and what would change that."""
+
+from __future__ import annotations
+
+import pytest
+
+from qcomp.compiler import integer_lowering
+from qcomp.ir import parse_graph
+from qcomp.passes.manager import run_passes
+from qcomp.reports.coverage import coverage
+
+WEIGHTS = "const %w: i8[2,2] {grid} = [100, -100, 3, 4]\n  %wr: f32[2,2] = dequantize(%w)"
+GEMM = """graph @m {
+  input %x: f32[2,2]
+  WEIGHTS
+  const %b: f32[BIAS] = ZEROS
+  %xr: f32[2,2] = fake_quant(%x) {QUANT}
+  %y: f32[2,2] = gemm(%xr, %wr, %b) {trans_b = true}
+  output %y
+}"""
+
+
+def gemm(*, grid: str = "q(0.5, 0)", bias: int = 1, quant: str = "quant = q(0.25, 0)") -> str:
+    shape, zeros = ("2", "[0.0, 1.0]") if bias == 1 else ("2,1", "[0.0, 1.0]")
+    text = GEMM.replace("WEIGHTS", WEIGHTS.format(grid=grid)).replace("QUANT", quant)
+    return text.replace("BIAS", shape).replace("ZEROS", zeros)
+
+
+NOT_QUANTIZED = """graph @m {
+  input %x: f32[2,2]
+  const %w: f32[2,2] = [1.0, 2.0, 3.0, 4.0]
+  %y: f32[2,2] = gemm(%x, %w) {trans_b = true}
+  output %y
+}"""
+COMPUTED_WEIGHTS = """graph @m {
+  input %x: f32[2,2]
+  %w: f32[2,2] = relu(%x)
+  %y: f32[2,2] = gemm(%x, %w)
+  output %y
+}"""
+CONCAT_WANTED_TWICE = """graph @m {
+  input %x: f32[2,2]
+  input %z: f32[2,2]
+  %a: f32[2,2] = fake_quant(%x) {quant = q(0.5, 0)}
+  %b: f32[2,2] = fake_quant(%z) {quant = q(0.25, 0)}
+  %c: f32[4,2] = concat(%a, %b) {axis = 0}
+  %y: f32[4,2] = fake_quant(%c) {quant = q(0.5, 0)}
+  output %c
+  output %y
+}"""
+WIDE_SUM = """graph @m {
+  input %x: f32[2]
+  %a: f32[2] = fake_quant(%x) {quant = q(0.0009765625, 0), dtype = !i16}
+  %b: f32[2] = fake_quant(%x) {quant = q(0.25, 0)}
+  %s: f32[2] = add(%b, %a)
+  %y: f32[2] = fake_quant(%s) {quant = q(0.25, 0)}
+  output %y
+}"""
+SOFTMAX = """graph @m {
+  input %x: f32[1,2]
+  %y: f32[1,2] = softmax(%x) {axis = 1}
+  output %y
+}"""
+RELU = """graph @m {
+  input %x: f32[2]
+  %y: f32[2] = relu(%x)
+  output %y
+}"""
+
+CASES = {
+    "asymmetric-weights": gemm(grid="q(0.5, 100)"),
+    "unsupported-form": gemm(bias=2),
+    "wide-activations": gemm(quant="quant = q(0.25, 0), dtype = !i16"),
+    "not-quantized": NOT_QUANTIZED,
+    "two-activations": COMPUTED_WEIGHTS,
+    "float-copy": CONCAT_WANTED_TWICE,
+    "no-int8-form": SOFTMAX,
+    "float-neighbours": RELU,
+}
+
+
+def islands(text: str) -> list[str]:
+    found = coverage(run_passes(parse_graph(text), integer_lowering())).islands
+    assert all(island.detail and island.advice for island in found)
+    return [island.reason for island in found]
+
+
+@pytest.mark.parametrize("reason", CASES)
+def test_an_island_has_its_own_reason(reason: str) -> None:
+    assert reason in islands(CASES[reason])
+
+
+def test_a_sum_of_int16_and_int8_names_the_int16() -> None:
+    assert islands(WIDE_SUM) == ["wide-activations"]
+
+
+def test_a_quantized_gemm_is_no_island() -> None:
+    assert islands(gemm()) == []
+
+
+def test_a_zero_point_that_fits_int8_is_taken_off_the_weights() -> None:
+    assert islands(gemm(grid="q(0.5, 27)")) == []
