@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -88,12 +89,14 @@ class Model:
     _idle: list[_Call]
     _calls: list[_Call]
     _pool: int | None
+    _pid: int  # the process that the pool belongs to
+    _starting: threading.Lock
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
         self._closed = True
         where = os.fspath(path)
-        if threads < 0:
-            raise QcompError(f"threads is {threads}", where=where, fix="give a positive number, or 0 for all CPUs")
+        if not isinstance(threads, int) or threads < 0:
+            raise QcompError(f"threads is {threads!r}", where=where, fix="give a positive number, or 0 for all CPUs")
         try:
             with open(where, "rb", buffering=0) as file:
                 self.info = read_open_file(file, where)
@@ -107,8 +110,9 @@ class Model:
         self.threads = threads or len(os.sched_getaffinity(0))
         self._binding = Binding(self.info.model or where, self.inputs, self.outputs)
         self._check_library()
-        self._closed = False
+        self._starting = threading.Lock()
         self._start()
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -202,19 +206,24 @@ class Model:
             )
 
     def _start(self) -> None:
-        """Makes the pool and the first arena of this process."""
-        self._pid = os.getpid()
+        """Makes the pool and the first arena of this process.
+
+        The process is noted last: who finds it noted finds all else in place.
+        """
         self._pool = None
         if self.threads > 1:
             self._pool = self._library.pool_create(self.threads)
         self._calls = [_Call(self.info, self._library, self._pool)]
         self._idle = list(self._calls)
+        self._pid = os.getpid()
 
     def _borrow(self) -> _Call:
-        """An idle call. List append and pop are atomic, which is all the locking there is."""
+        """An idle call. List append and pop are atomic: only a first run after a fork takes a lock."""
         if not self._closed and self._pid != os.getpid():
-            self._library.pool_destroy(self._pool)
-            self._start()
+            with self._starting:
+                if self._pid != os.getpid():
+                    self._library.pool_destroy(self._pool)
+                    self._start()
         try:
             call = self._idle.pop()
         except IndexError:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -285,6 +287,34 @@ def test_a_forked_child_runs_and_closes(artifact: Path, feed: Feed) -> None:
         assert_equal(model.run(feed), expected_outputs(feed))
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_threads_of_a_forked_child_may_all_run_first(artifact: Path, feed: Feed) -> None:
+    def race(model: Model) -> bool:
+        """Whether all of eight threads that start together get the right outputs."""
+        start, good = threading.Barrier(8), []
+
+        def run() -> None:
+            start.wait()
+            good.append(np.array_equal(model.run(feed)["y"], expected_outputs(feed)["y"]))
+
+        threads = [threading.Thread(target=run) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return good == [True] * 8
+
+    with load(artifact, threads=3) as model:
+        model.run(feed)
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                ctypes.CDLL(None).alarm(20)
+                sys.setswitchinterval(1e-6)
+                os._exit(0 if race(model) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_forked_child_may_close_at_once(artifact: Path, feed: Feed) -> None:
     with load(artifact, threads=3) as model:
         model.run(feed)
@@ -296,8 +326,12 @@ def test_a_forked_child_may_close_at_once(artifact: Path, feed: Feed) -> None:
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_negative_threads_are_refused(artifact: Path) -> None:
-    with pytest.raises(QcompError, match="threads is -1"):
-        load(artifact, threads=-1)
+@pytest.mark.parametrize("threads", [-1, 1.5, "2"])
+def test_numbers_of_threads_that_are_none_are_refused(artifact: Path, threads: Any) -> None:
+    with pytest.raises(QcompError, match=f"threads is {threads!r}"):
+        load(artifact, threads=threads)
+
+
+def test_no_runs_to_profile_are_refused(artifact: Path) -> None:
     with load(artifact) as model, pytest.raises(QcompError, match="runs is 0"):
         model.profile(runs=0, inputs={})
