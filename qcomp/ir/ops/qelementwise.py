@@ -64,8 +64,8 @@ class QAdd(Op):
             bound, mult = stored_interval(x), np.float32(call.float(f"{name}_mult"))
             ends = [(e - call.int(f"{name}_zp")).astype(np.float32) * mult for e in (bound.lo, bound.hi)]
             terms.append((np.minimum(*ends), np.maximum(*ends)))
-        ends = (_rounded_sum(call, terms[0][i], terms[1][i]) - call.int("zp") for i in (0, 1))
-        return [result_interval(call, *ends, 2)]
+        low, high = (_rounded_sum(call, terms[0][i], terms[1][i]) - call.int("zp") for i in (0, 1))
+        return [result_interval(call, low, high, 2)]
 
 
 def _rounded_sum(call: Call, left: np.ndarray, right: np.ndarray) -> np.ndarray:
