@@ -102,6 +102,8 @@ def test_a_signal_in_the_middle_leaves_no_file(made: Path, tmp_path: Path, numbe
     running = subprocess.Popen(
         list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "TMPDIR": str(temporary)},
+        # A background job of a shell inherits an ignored SIGINT, and Python then installs no handler for it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 30
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
