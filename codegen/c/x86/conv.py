@@ -6,13 +6,14 @@ convolution is KH runs of products; dilated and grouped convolutions take one ru
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
-from qcomp.codegen.c.x86.packing import needs_guard, pack_tile, run_weights, stored_bias
+from qcomp.codegen.c.x86.packing import needs_guard, pack_tile, run_weights, stored_bias, tail_lanes
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
@@ -33,6 +34,7 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue, prefetch: bool = False) ->
         mr=mr,
         nv=nv,
         prefetch=prefetch,
+        masked=epilogue.masked,
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, f"(w + {64 * nv})"),
         tiles_note="Products of runs of bytes with packed weights",
@@ -144,15 +146,17 @@ def conv_code(
     )  # fmt: skip
 
     packed: list[UInt8] = []
+    sizes: dict[_Tile, int] = {}
     tiles: dict[tuple[int, bool], list[_Tile]] = {}
     for block in range(blocks):
         w = run_weights(block_weights(weights, groups, joined, block) if groups > 1 else weights, per_tap)
         start = 0
         for nv in widths:
             stop = min(start + 16 * nv, outputs)
-            at = slice(block * outputs + start, block * outputs + stop)
+            own = slice(block * outputs + start, block * outputs + stop)
             tile = _Tile(sum(p.size for p in packed), block * inputs, block * outputs + start)
-            packed.append(pack_tile(w[start:stop], folded[at], mult[at], nv, interleaved=not f32))
+            packed.append(pack_tile(w[start:stop], folded[own], mult[own], nv, interleaved=not f32))
+            sizes[tile] = packed[-1].size
             tiles.setdefault((nv, stop - start < 16 * nv), []).append(tile)
             start = stop
 
@@ -172,7 +176,7 @@ def conv_code(
             )
             pixel += rows * repeats
         first = bands[-1].last if bands else 0
-        bands.append(_Band(first, first + len(band), 64 * nv * (2 + len(runs) * dwords), tuple(steps)))
+        bands.append(_Band(first, first + len(band), sizes[band[0]], tuple(steps)))
         cycles += lines.count * len(band) * line.cycles
 
     count = bands[-1].last
@@ -180,6 +184,7 @@ def conv_code(
     line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
     grid = partition(lines.count, count, cycles, blob.size, line_bytes)
     tail = outputs - 16 * (sum(widths) - widths[-1])
+    at = accumulate((16 * lanes for lanes in tail_lanes(tail, widths[-1], not f32)), initial=0)
     text = render(
         "conv.c.j2",
         symbol=symbol,
@@ -203,6 +208,7 @@ def conv_code(
         ys=shape.y.channels,
         dwords=dwords,
         mask=hex((1 << min(64, tail)) - 1),
+        at=list(at),
         **clamp_values(requantization),
     )
     constants = (blob,) if not epilogue.table else (blob, np.array(requantization.table, np.uint8))

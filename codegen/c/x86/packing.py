@@ -77,12 +77,24 @@ def run_weights(weights: Int8, per_tap: bool) -> Int8:
     return flat.reshape(outputs, runs[0], -1, 4)
 
 
-def pack_tile(weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
-    """bias | multipliers | weights [runs][dwords][vectors][16][4] of up to 16 * vectors output channels.
+def tail_lanes(channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
+    """For each vector of a tile how many of its 128-bit lanes hold any of `channels` channels."""
+    quads = -(-channels // 4)
+    if interleaved:
+        return tuple(-(-(quads - j) // vectors) for j in range(vectors))
+    return tuple(min(4, quads - 4 * j) for j in range(vectors))
 
-    weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`."""
+
+def pack_tile(weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
+    """bias | multipliers | weights [runs][dwords][lanes][4][4] of up to 16 * vectors output channels.
+
+    weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`. Of each vector of
+    weights there are the lanes of `tail_lanes`; zeros follow up to where a load of the last whole vector ends."""
     width = vectors * LANES
     order = tile_order(vectors) if interleaved else list(range(width))
+    lanes = tail_lanes(weights.shape[0], vectors, interleaved)
     w, b, m = (padded(a, width)[order] for a in (weights, bias, mult))
-    body = np.moveaxis(w, 0, 2)
-    return np.concatenate([as_bytes(b), as_bytes(m), as_bytes(body)])
+    body = np.concatenate([w[LANES * j : LANES * j + 4 * n] for j, n in enumerate(lanes)])
+    parts = [as_bytes(b), as_bytes(m), as_bytes(np.moveaxis(body, 0, 2))]
+    read = sum(part.size for part in parts) + 16 * (4 - lanes[-1])
+    return np.concatenate([*parts, np.zeros(-(-read // 64) * 64 - sum(part.size for part in parts), np.uint8)])
