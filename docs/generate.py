@@ -50,8 +50,8 @@ def passes_page() -> str:
             docstring of a pass shows the graph before and after it."""),
         "",
         *_filled("""
-            Canonicalization runs in rounds until nothing changes. A model that is quantized already skips the
-            calibrated grids."""),
+            Canonicalization runs in rounds until nothing changes. A model whose own quantization leaves nothing open
+            skips the calibrated grids."""),
     ]
     for title, passes in stages:
         lines += ["", f"## {title}", "", "| pass | what it does | options | exact |", "|---|---|---|---|"]

@@ -135,12 +135,12 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
 def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
-    `samples` calibrates a model that comes without quantization; one that has its own keeps it, what it leaves float
-    stays float, and the samples are not read.
+    `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves nothing
+    open, they are not read.
     """
     graph = _run(graph, canonicalization(), options)
-    if samples is not None and not is_quantized(graph):
-        points = [v.name for v in plan_quantization(graph).points]
+    points = [v.name for v in plan_quantization(graph).points]
+    if samples is not None and (points or not is_quantized(graph)):
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
         calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
