@@ -183,6 +183,9 @@ def products() -> Cases:
     cases.op("conv_integer", [cases.input((2, 4, 6, 5), DType.I8), cases.constant(cases.data((6, 2, 3, 3), DType.I8)),
                               cases.constant(np.int8(5)), cases.constant(np.int8(-3))],
              groups=2, pads=(1, 1, 0, 1), strides=(1, 2))  # fmt: skip
+    for dtype in (DType.I8, DType.U8):
+        cases.op("conv_integer", [cases.input((1, 2, 6, 5), dtype), cases.constant(cases.data((3, 2, 3, 3), DType.I8)),
+                                  cases.input((), dtype)], pads=(1, 1, 0, 1))  # fmt: skip
     for ta in (False, True):
         a, b = cases.input((7, 5) if ta else (5, 7)), cases.constant(cases.data((18, 7)))
         cases.op("gemm", [a, b, cases.constant(cases.data((18,)))], trans_a=ta, trans_b=True, alpha=0.7, beta=1.3)

@@ -48,7 +48,7 @@ class Arithmetic:
     weight: str
     accumulator: str
     value: str  # type that an input element is widened to
-    x_shift: int
+    x_shift: int | str  # taken off every element: a number, or an expression where it is computed
     store: str
     real: bool
 
@@ -152,23 +152,33 @@ class QConvTranspose2d(Kernel):
         )  # fmt: skip
 
 
+def _zero_point(node: Node, operands: Operands) -> int | str:
+    """What to take off the stored elements of a conv_integer's x."""
+    zero, shift = node.optional(2), operands.source(0).shift
+    if zero is None:
+        return shift
+    if zero.data is not None:
+        return shift + int(zero.data.reshape(-1)[0])
+    source = operands.source(2)
+    return f"({shift} + {source.load(f'*(const {source.ctype}*){source.pointer}')})"
+
+
 class ConvInteger(Kernel):
-    """int8 or uint8 convolution to int32, NCHW; zero points are constants."""
+    """int8 or uint8 convolution to int32, NCHW; the zero point of x is one number, constant or computed."""
 
     name, op = "conv_integer", "conv_integer"
 
     def supports(self, node: Node, target: Target) -> bool:
         zero = node.optional(2)
-        return constant_operands(node, (1, 2, 3)) and (zero is None or zero.type.elements == 1)
+        return constant_operands(node, (1, 3)) and (zero is None or zero.type.elements == 1)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, operands = request.node, Operands(request)
         weights = node.input(1).array.astype(np.int64)
-        x_zero, w_zero = node.optional(2), node.optional(3)
+        w_zero = node.optional(3)
         if w_zero is not None:
             weights = weights - w_zero.array.astype(np.int64).reshape(-1, 1, 1, 1)
-        zero = 0 if x_zero is None else int(x_zero.array.reshape(-1)[0])
-        shift = operands.source(0).shift + zero
+        shift = _zero_point(node, operands)
         arithmetic = Arithmetic("int16_t", "uint32_t", "int32_t", shift, "(int32_t)acc[j]", False)
         return _windowed(
             request, operands, weights.astype(np.int16).transpose(0, 2, 3, 1), None, None, None, arithmetic,
