@@ -135,8 +135,8 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
 def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
-    `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves nothing
-    open, they are not read.
+    `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
+    nothing open, they are not read.
     """
     graph = _run(graph, canonicalization(), options)
     points = [v.name for v in plan_quantization(graph).points]
