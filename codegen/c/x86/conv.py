@@ -23,17 +23,14 @@ from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split
 PREFETCH_BYTES = 128 * 1024
 
 
-def tile_helper(mr: int, nv: int, epilogue: Epilogue, prefetch: bool = False) -> tuple[CFunction, ...]:
-    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs.
-
-    prefetch: it fetches the weights of the next tile into the second level cache on its way."""
-    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}{'_p' if prefetch else ''}"
+def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
+    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
+    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}"
     text = render(
         "tile.c.j2",
         name=name,
         mr=mr,
         nv=nv,
-        prefetch=prefetch,
         masked=epilogue.masked,
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, f"(w + {64 * nv})"),
@@ -169,7 +166,7 @@ def conv_code(
         line = cover_line(lines.length, nv, len(runs), dwords)
         steps, pixel = [], 0
         for rows, repeats in line.steps:
-            needed = tile_helper(rows, nv, replace(epilogue, masked=masked), prefetch)
+            needed = tile_helper(rows, nv, replace(epilogue, masked=masked))
             helpers = merge_helpers(helpers, needed)
             steps.append(
                 _Step(needed[-1].name, _advance(pixel * lines.x_step), _advance(pixel * shape.y.channels), repeats)
