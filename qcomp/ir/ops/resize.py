@@ -1,4 +1,8 @@
-"""Resampling along axes, as ONNX Resize: every axis is a small table of taps, computed at compile time in float64."""
+"""Resampling along axes, as ONNX Resize: every axis is a small table of taps, computed at compile time.
+
+Source positions are computed in float32, one rounded operation after the other, as onnxruntime does: where a position
+falls on an element or half way between two, the last bit decides which element is taken.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,31 @@ from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.shapes import check_length, float_only, moved_quant
 from qcomp.ir.types import TensorType
 
-_Position = Callable[[np.ndarray, float, int, int], np.ndarray]
+_Position = Callable[[np.ndarray, np.float32, int, int], np.ndarray]
+_HALF, _ONE = np.float32(0.5), np.float32(1)
+_TIE = 1e-6  # positions this near to half way count as half way
 
 
-def _symmetric(i: np.ndarray, scale: float, size: int, out: int) -> np.ndarray:
-    adjustment = out / (scale * size)
-    return size / 2 * (1 - adjustment) + (i + 0.5) / scale - 0.5
+def _symmetric(i: np.ndarray, scale: np.float32, size: int, out: int) -> np.ndarray:
+    adjustment = np.float32(out) / (scale * np.float32(size))
+    return np.float32(size / 2) * (_ONE - adjustment) + (i + _HALF) / scale - _HALF
 
 
-# Source position of output index i: functions of (i, scale, input size, output size).
+# Source position of output index i: functions of (i float32, scale, input size, output size), all in float32.
 COORDINATES: dict[str, _Position] = {
-    "half_pixel": lambda i, scale, size, out: (i + 0.5) / scale - 0.5,
+    "half_pixel": lambda i, scale, size, out: (i + _HALF) / scale - _HALF,
     "half_pixel_symmetric": _symmetric,
-    "pytorch_half_pixel": lambda i, scale, size, out: (i + 0.5) / scale - 0.5 if out > 1 else np.zeros_like(i),
-    "align_corners": lambda i, scale, size, out: i * ((size - 1) / (out - 1)) if out > 1 else np.zeros_like(i),
+    "pytorch_half_pixel": lambda i, scale, size, out: (i + _HALF) / scale - _HALF if out > 1 else np.zeros_like(i),
+    "align_corners": lambda i, scale, size, out: (
+        i * np.float32(size - 1) / np.float32(out - 1) if out > 1 else np.zeros_like(i)
+    ),
     "asymmetric": lambda i, scale, size, out: i / scale,
 }
 
+# Functions of float64 positions.
 ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-    "round_prefer_ceil": lambda p: np.floor(p + 0.5),
+    "round_prefer_floor": lambda p: np.ceil(p - 0.5 - _TIE),
+    "round_prefer_ceil": lambda p: np.floor(p + 0.5 + _TIE),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -41,8 +50,9 @@ MODES = ("nearest", "linear", "cubic")
 def axis_taps(call: Call, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """(indices int64 [out, taps], weights float32 [out, taps]) of one axis; nearest has one tap of weight 1."""
     size, out = call.type(0).shape[axis], call.ints("sizes")[axis]
-    scale = float(call.attrs["scales"][axis])  # type: ignore[index]
-    position = COORDINATES[call.str("coordinates")](np.arange(out, dtype=np.float64), scale, size, out)
+    scale = np.float32(call.attrs["scales"][axis])  # type: ignore[index]
+    position = COORDINATES[call.str("coordinates")](np.arange(out, dtype=np.float32), scale, size, out)
+    position = position.astype(np.float64)
     mode = call.str("mode")
     if mode == "nearest":
         index = ROUNDING[call.str("rounding")](position)[:, None]
