@@ -119,7 +119,7 @@ def _broadcasting(graph: Graph, node: Node, perm: Perm) -> bool:
     operands: list[Value] = []
     for value in node.inputs:
         assert value is not None
-        if value.type.elements == 1 and node.op.name != "concat":
+        if value.type.elements == 1 and node.op.name != "concat" and not is_transposed(value, perm):
             operands.append(value)
             continue
         if value.type.rank < rank:

@@ -39,3 +39,18 @@ def test_equal_operands_of_which_one_is_transposed(
     run_passes(graph, [SinkTransposes()], check=Checker.random(graph))
     transposes = [n for n in graph.nodes if n.op.name == "transpose"]
     assert 1 <= len(transposes) <= 2
+
+
+def test_transposed_operands_of_one_element() -> None:
+    graph = parse_graph(
+        f"""graph @g {{requantize = "float"}} {{
+        input %x: f32[1,1,1,1]
+        input %b: f32[1,1,1,1]
+        %t: f32[1,1,1,1] = transpose(%x) {{perm = {PLANAR}}}
+        %u: f32[1,1,1,1] = transpose(%b) {{perm = {PLANAR}}}
+        %y: f32[1,1,1,1] = mul(%t, %u)
+        output %y
+        }}"""
+    )
+    run_passes(graph, [SinkTransposes()], check=Checker.random(graph))
+    assert [n.op.name for n in graph.nodes] == ["mul", "transpose"]
