@@ -142,5 +142,8 @@ def show_coverage(artifact: Artifact) -> None:
         ops = Counter(island.op for island in found.islands if island.reason == reason)
         listed = ", ".join(f"{number} {op}" for op, number in ops.most_common())
         console.print(f"float32: {listed}: {detail} ({reason})", soft_wrap=True)
-    if not found.islands:
+    if found.float_copies:
+        moved = ", ".join(f"{number} {op}" for op, number in Counter(found.float_copies).most_common())
+        console.print(f"float32: {moved}: it moves data beside the others", soft_wrap=True)
+    if not found.float_nodes:
         console.print("float32: nothing")

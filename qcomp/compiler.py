@@ -31,6 +31,7 @@ from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
+from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
@@ -43,7 +44,7 @@ from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.samples import Data, samples_of
-from qcomp.reports.coverage import Coverage, coverage
+from qcomp.reports.coverage import Coverage, coverage, int8_advice
 from qcomp.targets import Target, native
 from qcomp.targets import target as target_named
 
@@ -139,8 +140,10 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     nothing open, they are not read.
     """
     graph = _run(graph, canonicalization(), options)
-    points = [v.name for v in plan_quantization(graph).points]
-    if samples is not None and (points or not is_quantized(graph)):
+    plan = plan_quantization(graph)
+    points = [v.name for v in plan.points]
+    float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
+    if samples is not None and (points or float_weights or not is_quantized(graph)):
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
         calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
@@ -196,7 +199,8 @@ def check_coverage(graph: Graph, options: Options) -> Coverage:
     if options.require_int8 and found.islands:
         named = ", ".join(f"{i.op} {i.node!r} ({i.reason})" for i in found.islands[:4])
         more = ", ..." if len(found.islands) > 4 else ""
-        raise QcompError(f"{len(found.islands)} ops stay float32: {named}{more}", fix=found.islands[0].advice)
+        count = "1 op stays" if len(found.islands) == 1 else f"{len(found.islands)} ops stay"
+        raise QcompError(f"{count} float32: {named}{more}", fix=int8_advice(found.islands))
     return found
 
 

@@ -23,6 +23,9 @@ FIRST_LAYER_ALONE = WEIGHTS_ALONE.replace(
 ALL = FIRST_LAYER_ALONE.replace(
     "%y: f32[1,2] = gemm(%r", "%s: f32[1,2] = fake_quant(%r) {quant = q(0.0625, -128)}\n  %y: f32[1,2] = gemm(%s"
 )
+LAST_WEIGHTS_FLOAT = ALL.replace("gemm(%s, %wr)", "gemm(%s, %v)").replace(
+    "  %wr:", "  const %v: f32[2,2] = [1.0, -2.0, 0.5, 1.5]\n  %wr:"
+)
 SAMPLES = np.random.default_rng(0).normal(0, 1, (32, 2)).astype(np.float32)
 
 
@@ -30,7 +33,7 @@ def ops(graph: Graph) -> list[str]:
     return [node.op.name for node in graph.nodes]
 
 
-@pytest.mark.parametrize("text", [WEIGHTS_ALONE, FIRST_LAYER_ALONE])
+@pytest.mark.parametrize("text", [WEIGHTS_ALONE, FIRST_LAYER_ALONE, LAST_WEIGHTS_FLOAT])
 def test_what_a_model_leaves_open_is_calibrated(text: str) -> None:
     source = parse_graph(text)
     graph = quantize(source, SAMPLES)

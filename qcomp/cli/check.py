@@ -40,6 +40,7 @@ def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None,
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
             for i in found.islands
         ],
+        "float_copies": list(found.float_copies),
         "without_kernel": _without_kernel(integer, machine),
     }
     if json:
@@ -73,7 +74,7 @@ def _show(facts: dict[str, Any]) -> None:
         f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
         f"{facts['int8_share_of_macs']:.1%} of {count_text(macs['int8'] + macs['float32'])} multiply-accumulates"
     )
-    for line in island_lines(facts["islands"]):
+    for line in island_lines(facts["islands"], facts["float_copies"]):
         print(f"  float32  {line}")
     for missing in facts["without_kernel"]:
         print(f"  missing  {missing['message']}")

@@ -226,6 +226,7 @@ def _facts(
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
             for i in found.islands
         ],
+        "float_copies": list(found.float_copies),
         "findings": [{"code": f.code, "tensor": f.tensor, "message": f.message} for f in findings],
         "notes": [],
         "seconds": round(seconds, 3),
@@ -252,5 +253,5 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
     print(f"  weights  {bytes_text(facts['weights_bytes'])}")
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
-    for line in island_lines(facts["islands"]):
+    for line in island_lines(facts["islands"], facts["float_copies"]):
         print(f"  float32  {line}")

@@ -8,8 +8,11 @@ from typing import Any
 _NAMED = 3
 
 
-def island_lines(islands: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`2 x softmax (sm0, sm1): this op has no int8 form [no-int8-form]; nothing to do: ...`, most work first."""
+def island_lines(islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) -> list[str]:
+    """`2 x softmax (sm0, sm1): this op has no int8 form [no-int8-form]; nothing to do: ...`, most work first.
+
+    A last line counts the copies, given by their ops.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for island in islands:
         groups.setdefault((island["op"], island["reason"]), []).append(island)
@@ -19,4 +22,6 @@ def island_lines(islands: Sequence[Mapping[str, Any]]) -> list[str]:
         names = ", ".join(i["node"] for i in members[:_NAMED]) + (", ..." if len(members) > _NAMED else "")
         first = members[0]
         lines.append(f"{len(members)} x {op} ({names}): {first['detail']} [{reason}]; {first['advice']}")
+    if copies:
+        lines.append(f"{len(copies)} x data movement ({', '.join(sorted(set(copies)))}): it follows the ops beside it")
     return lines

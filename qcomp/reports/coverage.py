@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node, Value
@@ -26,13 +27,17 @@ class Island:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Multiply-accumulates and nodes by precision, and the float islands in order."""
+    """Multiply-accumulates and nodes by precision, the float islands in order, and the ops of the other float nodes.
+
+    Those, `float_copies`, move data beside the islands and compute nothing.
+    """
 
     integer_nodes: int
     float_nodes: int
     integer_macs: int
     float_macs: int
     islands: tuple[Island, ...]
+    float_copies: tuple[str, ...]
 
     @property
     def integer_share(self) -> float:
@@ -69,8 +74,9 @@ _REASONS = {
         "quantize them to 8 bits, per tensor",
     ),
     "asymmetric-weights": (
-        "its weights are not on a symmetric int8 grid, per tensor or per output channel",
-        "quantize the model with symmetric int8 weights (weight_type=QInt8, WeightSymmetric)",
+        "its weights are not quantized, or not on a symmetric int8 grid per tensor or output channel",
+        "give calibration data for float weights (--calibrate), or quantize the model with symmetric int8 weights "
+        "(weight_type=QInt8, WeightSymmetric)",
     ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
@@ -78,10 +84,22 @@ _REASONS = {
     ),
 }
 
+_NOTHING = "nothing to do"
+
+
+def int8_advice(islands: Iterable[Island]) -> str:
+    """What makes a model with these islands run on integers alone."""
+    advice = {island.reason: island.advice for island in islands}
+    hopeless = [reason for reason in advice if advice[reason].startswith(_NOTHING)]
+    parts = [f"{reason}: {text}" for reason, text in advice.items() if reason not in hopeless]
+    if hopeless:
+        parts.append(f"{', '.join(hopeless)}: take these ops out of the model, or leave --require-int8 out")
+    return "; ".join(parts)
+
 
 def coverage(graph: Graph) -> Coverage:
     """Counts of an integer graph, and its float islands with a reason each."""
-    islands = []
+    islands, copies = [], []
     integer_nodes = float_nodes = integer_macs = float_macs = 0
     for node in graph.nodes:
         macs = node.op.macs(node.call)
@@ -93,12 +111,13 @@ def coverage(graph: Graph) -> Coverage:
             continue
         float_nodes += 1
         float_macs += macs
-        if node.op.name in MOVEMENT and not _between_integers(graph, node):
-            continue  # copies of reals are a consequence of the islands around them
+        if _is_copy(node) and not _between_integers(graph, node):
+            copies.append(node.op.name)  # a consequence of the islands around it
+            continue
         reason = _reason(node)
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
-    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands))
+    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies))
 
 
 def computes_on_float(node: Node) -> bool:
@@ -112,6 +131,11 @@ def _is_float(value: Value | None) -> bool:
     return value is not None and value.dtype.is_float
 
 
+def _is_copy(node: Node) -> bool:
+    """Whether a node only moves elements: a resize that interpolates computes new ones."""
+    return node.op.name in MOVEMENT and not (node.op.name == "resize" and node.attrs["mode"] != "nearest")
+
+
 def _between_integers(graph: Graph, node: Node) -> bool:
     """Whether integers become reals for this node alone, and its result becomes integers again."""
     users = [user for value in node.outputs for user in graph.users(value)]
@@ -121,7 +145,7 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 def _reason(node: Node) -> str:
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
-    if node.op.name in MOVEMENT:
+    if _is_copy(node):
         return "float-copy"
     if not has_integer_form(node):
         return "no-int8-form"

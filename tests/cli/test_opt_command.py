@@ -93,6 +93,17 @@ def test_check_needs_no_data_and_names_float_islands(qcomp: Any, made: Path) -> 
     assert "1 x softmax (z)" in qcomp("check", made / "softmax.onnx", "--target", "generic").out
 
 
+def test_check_lists_every_node_that_stays_float32(qcomp: Any, tmp_path: Path) -> None:
+    (tmp_path / "m.qir").write_text(
+        "graph @m {\n  input %x: f32[2,3]\n  %s: f32[2,3] = softmax(%x) {axis = 1}\n"
+        "  %y: f32[3,2] = transpose(%s) {perm = [1, 0]}\n  output %y\n}\n"
+    )
+    facts = qcomp("check", tmp_path / "m.qir", "--json").json
+    assert facts["nodes"] == {"int8": 0, "float32": 2}
+    assert (len(facts["islands"]), facts["float_copies"]) == (1, ["transpose"])
+    assert "1 x data movement (transpose)" in qcomp("check", tmp_path / "m.qir").out
+
+
 def test_check_of_a_convolutional_network_finds_no_islands(qcomp: Any, made: Path) -> None:
     facts = qcomp("check", made / "convnet.onnx", "--target", "x86_64", "--json").json
     assert (facts["target"], facts["islands"], facts["int8_share_of_macs"]) == ("x86_64", [], 1.0)

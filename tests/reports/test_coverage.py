@@ -7,7 +7,7 @@ import pytest
 from qcomp.compiler import integer_lowering
 from qcomp.ir import parse_graph
 from qcomp.passes.manager import run_passes
-from qcomp.reports.coverage import coverage
+from qcomp.reports.coverage import coverage, int8_advice
 
 WEIGHTS = "const %w: i8[2,2] {grid} = [100, -100, 3, 4]\n  %wr: f32[2,2] = dequantize(%w)"
 GEMM = """graph @m {
@@ -56,6 +56,12 @@ WIDE_SUM = """graph @m {
   %y: f32[2] = fake_quant(%s) {quant = q(0.25, 0)}
   output %y
 }"""
+INTERPOLATION = """graph @m {
+  input %x: f32[1,2,3,3]
+  %r: f32[1,2,6,6] = resize(%x) {mode = "MODE", sizes = [1, 2, 6, 6], scales = [1.0, 1.0, 2.0, 2.0]}
+  %y: f32[1,6,6,2] = transpose(%r) {perm = [0, 2, 3, 1]}
+  output %y
+}"""
 SOFTMAX = """graph @m {
   input %x: f32[1,2]
   %y: f32[1,2] = softmax(%x) {axis = 1}
@@ -88,6 +94,29 @@ def islands(text: str) -> list[str]:
 @pytest.mark.parametrize("reason", CASES)
 def test_an_island_has_its_own_reason(reason: str) -> None:
     assert reason in islands(CASES[reason])
+
+
+def test_a_resize_that_interpolates_is_an_island_and_copies_beside_it_are_counted() -> None:
+    found = coverage(parse_graph(INTERPOLATION.replace("MODE", "linear")))
+    assert [(i.op, i.reason) for i in found.islands] == [("resize", "no-int8-form")]
+    assert (found.float_nodes, found.float_copies) == (2, ("transpose",))
+    nearest = coverage(parse_graph(INTERPOLATION.replace("MODE", "nearest")))
+    assert (nearest.islands, nearest.float_copies) == ((), ("resize", "transpose"))
+
+
+def test_quantized_images_that_are_interpolated_name_the_resize() -> None:
+    text = INTERPOLATION.replace("MODE", "linear").replace("resize(%x)", "resize(%q)")
+    text = text.replace("  %r", "  %q: f32[1,2,3,3] = fake_quant(%x) {quant = q(0.5, 0)}\n  %r")
+    text = text.replace("(%r)", "(%s)").replace("  %y", "  %s: f32[1,2,6,6] = fake_quant(%r) {quant = q(0.5, 0)}\n  %y")
+    assert islands(text) == ["no-int8-form"]
+
+
+def test_the_advice_for_int8_alone_is_never_to_do_nothing() -> None:
+    found = coverage(parse_graph(SOFTMAX)).islands
+    assert int8_advice(found) == "no-int8-form: take these ops out of the model, or leave --require-int8 out"
+    mixed = (*found, *coverage(parse_graph(NOT_QUANTIZED)).islands)
+    assert int8_advice(mixed).startswith("not-quantized: give calibration data")
+    assert int8_advice(mixed).endswith("leave --require-int8 out")
 
 
 def test_a_sum_of_int16_and_int8_names_the_int16() -> None:
