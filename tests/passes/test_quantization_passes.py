@@ -403,6 +403,24 @@ def test_a_scale_is_raised_until_the_bias_fits() -> None:
     assert abs(out[0, 0] - 1000.0) < 1e-3
 
 
+@pytest.mark.parametrize("pipeline", ["assign-per-channel", "assign-per-channel{per_tensor=true}"])
+def test_the_bias_of_channels_without_weights_is_kept(pipeline: str) -> None:
+    graph = parse_graph(
+        """graph @m {
+      input %x: f32[1,2]
+      const %w: f32[2,2] = [0.0, 0.0, 0.0, 0.0]
+      const %b: f32[2] = [0.3, -0.0123]
+      %xq: f32[1,2] = fake_quant(%x) {quant = q(1.0, 0)}
+      %y: f32[1,2] = gemm(%xq, %w, %b) {trans_b = true}
+      output %y
+    }"""
+    )
+    result = run_passes(graph, parse_pipeline(f"{pipeline},fold-fake-quant,fuse-requantize"))
+    assert "qgemm" in _ops(result)
+    out = run(result, {"x": np.ones((1, 2), np.float32)})["y"]
+    assert np.allclose(out, [[0.3, -0.0123]], rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("shape", ["3,1", "3,3"])
 def test_a_bias_that_differs_by_row_keeps_a_gemm_float(shape: str) -> None:
     rows, columns = map(int, shape.split(","))
