@@ -62,11 +62,33 @@ def test_open_dimensions_are_named_with_the_way_to_bind_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (-1, "input 'x' has dynamic dimensions [1, -1]; bind them with --shape x=1,N"),
+        (-5, "input 'x' has a negative size: [1, -5]; export the model again"),
+    ],
+)
+def test_a_negative_size_is_shown(size: int, message: str) -> None:
+    proto = model("(float[1,3] x) => (float[1,3] y) { y = Relu(x) }")
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = size
+    with pytest.raises(QcompError) as caught:
+        load_onnx(proto)
+    assert str(caught.value) == message
+
+
+def test_sizes_of_minus_one_may_differ() -> None:
+    proto = model("(float[1,3] x) => (float[1,3] y) { y = Relu(x) }")
+    for dim in proto.graph.input[0].type.tensor_type.shape.dim:
+        dim.dim_value = -1
+    assert load_onnx(proto, {"x": (2, 3)}).inputs[0].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"z": (1, 2)}, "the model has no input 'z'; its inputs are x, m"),
-        ({"x": (1, 2, 3)}, r"shape \[1, 2, 3\] does not fit input 'x', which is \[n, 4\]"),
-        ({"x": (1, 5)}, r"shape \[1, 5\] does not fit input 'x', which is \[n, 4\]"),
+        ({"z": (1, 2)}, "the model has no input 'z'; its inputs: 'x', 'm'"),
+        ({"x": (1, 2, 3)}, r"shape \[1, 2, 3\] does not fit input 'x', which is \[n, 4\]; give 2 sizes"),
+        ({"x": (1, 5)}, r"shape \[1, 5\] does not fit input 'x', which is \[n, 4\]; keep its numbers"),
         ({"x": (2, 4), "m": (3, 4)}, r"shape \[3, 4\] does not fit input 'm', which is \[n, 4\]"),
     ],
 )

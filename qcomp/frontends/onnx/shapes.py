@@ -8,8 +8,8 @@ from qcomp.errors import QcompError
 
 Dims = Sequence[int | str]
 
-# Some exporters write "?" for any unknown size: two of them need not be equal.
-_ANONYMOUS = ("", "?")
+# Some exporters write "?" or -1 for any unknown size: two of them need not be equal.
+_ANONYMOUS = ("", "?", "-1")
 
 
 def bind_shapes(
@@ -22,9 +22,13 @@ def bind_shapes(
     the only one left open it becomes 1.  Raises QcompError for shapes that name no input or contradict the model,
     and for dimensions that stay open.
     """
+    for name, dims in inputs.items():
+        if any(isinstance(d, str) and d.startswith("-") and d != "-1" for d in dims):
+            raise QcompError(f"input {name!r} has a negative size: [{_show(dims)}]", fix="export the model again")
     for name in shapes:
         if name not in inputs:
-            raise QcompError(f"the model has no input {name!r}", fix=f"its inputs are {', '.join(inputs) or '(none)'}")
+            known_names = ", ".join(map(repr, inputs)) or "none"
+            raise QcompError(f"the model has no input {name!r}", fix=f"its inputs: {known_names}")
     symbols: dict[str, int] = {}
     for name, shape in shapes.items():
         _match(name, inputs[name], shape, symbols)
@@ -57,7 +61,8 @@ def _match(name: str, dims: Dims, shape: tuple[int, ...], symbols: dict[str, int
         elif dim != size:
             fits = False
     if not fits:
-        raise QcompError(f"shape {list(shape)} does not fit input {name!r}, which is [{_show(dims)}]")
+        fix = "keep its numbers and give each name one size" if len(dims) == len(shape) else f"give {len(dims)} sizes"
+        raise QcompError(f"shape {list(shape)} does not fit input {name!r}, which is [{_show(dims)}]", fix=fix)
 
 
 def _show(dims: Dims) -> str:

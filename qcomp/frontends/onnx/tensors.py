@@ -124,9 +124,12 @@ def dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
 
 
 def static_dims(type: onnx.TypeProto.Tensor) -> Iterable[int | str]:
-    """Dimensions of a tensor type: a number, or the symbol ("" without one) of a dynamic dimension."""
+    """Dimensions of a tensor type: a number, or the symbol ("" without one) of a dynamic dimension.
+
+    A negative number is none that a tensor can have; it is the symbol of a dimension left open, as -1 often means.
+    """
     for dim in type.shape.dim:
-        if dim.HasField("dim_value") and dim.dim_value >= 0:
-            yield int(dim.dim_value)
-        else:
+        if not dim.HasField("dim_value"):
             yield str(dim.dim_param)
+        else:
+            yield int(dim.dim_value) if dim.dim_value >= 0 else str(dim.dim_value)
