@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,8 +92,19 @@ class Binding:
         if array.shape != tensor.shape:
             raise self._misfit(
                 f"{role} {tensor.name} has shape {list(array.shape)}, the model has {list(tensor.shape)}",
-                "reshape it, or compile the model for this shape",
+                _shape_advice(array.shape, tensor.shape),
             )
 
     def _misfit(self, what: str, fix: str) -> QcompError:
         return QcompError(what, where=self._model, fix=fix)
+
+
+def _shape_advice(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What makes an array of one shape one of the other; a reshape would scramble what a transpose mends."""
+    if len(found) == len(wanted) and sorted(found) == sorted(wanted):
+        return "transpose it, as with numpy.transpose"
+    if math.prod(found) == math.prod(wanted):
+        return "reshape it"
+    if wanted and found[1:] == wanted[1:] and found[0] > wanted[0]:
+        return f"run {wanted[0]} at a time, or compile the model for this shape"
+    return "compile the model for this shape"

@@ -37,11 +37,12 @@ def check_calibration(calibration: Calibration) -> tuple[Finding, ...]:
     """
     findings = []
     if calibration.samples < FEW_SAMPLES:
+        count = "1 calibration sample" if calibration.samples == 1 else f"{calibration.samples} calibration samples"
         findings.append(
             Finding(
                 "few-samples",
                 "",
-                f"{calibration.samples} calibration samples; give at least {FEW_SAMPLES}, better 64 to 512",
+                f"{count}; give at least {FEW_SAMPLES}, better 64 to 512",
             )
         )
     inputs = {name: calibration.observers[name] for name in calibration.inputs}

@@ -93,9 +93,9 @@ def sample_count(where: str, spec: InputSpec, shape: tuple[int, ...], dtype: np.
     )
     if not fits:
         form = ", ".join(["samples", *("?" if d is None else str(d) for d in expected[1:])])
-        raise QcompError(
-            f"shape {shape_text(shape)}, expected [{form}]", where=place, fix="the first axis counts samples"
-        )
+        transposed = None not in expected[1:] and sorted(shape[1:]) == sorted(d for d in expected[1:] if d is not None)
+        fix = "transpose the array" if transposed else "the first axis counts samples"
+        raise QcompError(f"shape {shape_text(shape)}, expected [{form}]", where=place, fix=fix)
     if 0 in shape:
         raise QcompError(f"is empty, shape {shape_text(shape)}", where=place, fix="give at least one sample")
     if batch > 1 and shape[0] % batch:
@@ -127,9 +127,9 @@ def fed(where: str, spec: InputSpec, sample: Mapping[str, NDArray[Any]]) -> NDAr
         want in (None, have) for have, want in zip(part.shape, spec.shape, strict=True)
     )
     if not fits or 0 in part.shape:
-        raise QcompError(
-            f"shape {shape_text(part.shape)}, expected {shape_text(spec.shape)}", where=place, fix="reshape the array"
-        )
+        transposed = None not in spec.shape and sorted(part.shape) == sorted(d for d in spec.shape if d is not None)
+        fix = "transpose the array" if transposed else "give it this shape"
+        raise QcompError(f"shape {shape_text(part.shape)}, expected {shape_text(spec.shape)}", where=place, fix=fix)
     return converted(place, spec, part)
 
 

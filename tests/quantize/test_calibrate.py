@@ -281,6 +281,7 @@ def test_a_good_set_has_no_findings() -> None:
 def test_few_samples_are_found() -> None:
     data = np.random.default_rng(0).uniform(-1, 1, size=(3, 3)).astype(np.float32)
     assert codes(check_calibration(calibrated(data))) == ["few-samples"]
+    assert check_calibration(calibrated(data[:1]))[0].message.startswith("1 calibration sample; ")
 
 
 def test_constant_inputs_are_found() -> None:

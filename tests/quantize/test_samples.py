@@ -68,6 +68,16 @@ def test_samples_with_their_own_batch_axis_fit_too() -> None:
     assert next(iter(samples))["x"].shape == (1, 3)
 
 
+def test_a_transposed_array_is_to_be_transposed() -> None:
+    image = InputSpec("x", np.dtype(np.float32), (1, 3, 8, 8))
+    with refused(r"shape \[5, 8, 8, 3\], expected \[samples, 3, 8, 8\]; transpose the array"):
+        samples_of(np.zeros((5, 8, 8, 3)), (image,))
+    with refused("expected .*; transpose the array"):
+        list(samples_of([{"x": np.zeros((1, 8, 8, 3))}], (image,)))
+    with refused("; the first axis counts samples"):
+        samples_of(np.zeros((5, 8, 9, 3)), (image,))
+
+
 def test_a_batch_of_two_takes_two_samples_at_a_time() -> None:
     spec = InputSpec("x", np.dtype(np.float32), (2, 3))
     samples = samples_of(np.arange(12.0).reshape(4, 3), (spec,))
