@@ -134,6 +134,8 @@ def _run(command: Sequence[str], folder: Path) -> str:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
         message = lines[0].strip() if lines else f"exit status {done.returncode}"
         raise QcompError(f"the C compiler failed: {message}", where=Path(command[0]).name)
+    if "-o" in command and not (folder / command[command.index("-o") + 1]).exists():
+        raise QcompError("wrote no file", where=command[0], fix="give --cc the path of gcc or clang, or leave it out")
     return done.stdout
 
 

@@ -65,9 +65,9 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
 def samples_for(
     graph: Graph, data: Path, mean: str | None, std: str | None, size: str | None, order: str, resize: str
 ) -> Samples:
-    """The samples at `data`, fit for the inputs of the graph."""
+    """The samples at `data`, fit for the inputs of the graph; QcompError for options of images without images."""
     from qcomp.quantize.inputs import InputSpec
-    from qcomp.quantize.sample_images import ImageOptions
+    from qcomp.quantize.sample_images import ImageOptions, ImageSource
     from qcomp.quantize.samples import load_samples
 
     images = ImageOptions(
@@ -78,4 +78,20 @@ def samples_for(
         resize=resize,  # type: ignore[arg-type]
     )
     specs = [InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs]
-    return load_samples(data, specs, images)
+    samples = load_samples(data, specs, images)
+    given = image_options(mean, std, size, order, resize)
+    if given and not any(isinstance(source, ImageSource) for source in samples.sources):
+        raise QcompError(f"{', '.join(given)}: these are arrays, not images", where=str(data), fix="leave image options out")
+    return samples
+
+
+def image_options(mean: str | None, std: str | None, size: str | None, order: str, resize: str) -> list[str]:
+    """The names of the options of images that were given and are not the default."""
+    given = {
+        "--image-mean": mean is not None,
+        "--image-std": std is not None,
+        "--image-size": size is not None,
+        "--image-order": order != "rgb",
+        "--image-resize": resize != "crop",
+    }
+    return [name for name, is_given in given.items() if is_given]

@@ -118,11 +118,12 @@ def compile_model(
 ) -> None:
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import parse_shapes, samples_for
+    from qcomp.cli.arguments import image_options, parse_shapes, samples_for
     from qcomp.cli.files import check_input, check_output, check_output_folder, read_graph
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
+    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
     check_input(model)
@@ -130,6 +131,10 @@ def compile_model(
         check_output(output, *filter(None, (model, calibrate)))
     else:
         check_output_folder(output)
+
+    unread = image_options(image_mean, image_std, image_size, image_order, image_resize)
+    if unread and calibrate is None:
+        raise QcompError("it is for images, and there are none", where=", ".join(unread), fix="give --calibrate DATA")
 
     with Stages(quiet) as progress:
         progress("load", 0, 1)
@@ -207,6 +212,8 @@ def _facts(
     artifact: Artifact, model: Path, written: Path, emit: Emit, findings: list[Finding], seconds: float
 ) -> dict[str, Any]:
     """What `--json` prints."""
+    from qcomp.cli.files import model_bytes
+
     found, metadata = artifact.coverage, artifact.metadata
     files = [written] if written.is_file() else [f for f in written.rglob("*") if f.is_file()]
     return {
@@ -221,7 +228,7 @@ def _facts(
         "arena_lower_bound": metadata["arena_lower_bound"],
         "weights_bytes": metadata["weights_bytes"],
         "output_bytes": sum(f.stat().st_size for f in files),
-        "model_bytes": model.stat().st_size,
+        "model_bytes": model_bytes(model),
         "islands": [
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
             for i in found.islands

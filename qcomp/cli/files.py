@@ -88,6 +88,17 @@ def read_graph(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
         raise QcompError(str(error), where=str(path)) from error
 
 
+def model_bytes(path: Path) -> int:
+    """Size of a model's file, with the files beside it that hold its weights (ONNX calls them external data)."""
+    files = {path}
+    if path.suffix != ".qir":
+        import onnx
+
+        stored = onnx.load(path, load_external_data=False).graph.initializer
+        files |= {path.parent / e.value for c in stored for e in c.external_data if e.key == "location"}
+    return sum(file.stat().st_size for file in files)
+
+
 def _read_text(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
     from qcomp.ir.text import parse_graph
     from qcomp.ir.verify import verify

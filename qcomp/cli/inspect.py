@@ -125,6 +125,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
 
     import onnx
 
+    from qcomp.cli.files import model_bytes
     from qcomp.frontends.onnx.source import open_model
 
     model = open_model(path)
@@ -137,7 +138,7 @@ def _model_facts(path: Path) -> dict[str, Any]:
     return {
         "kind": "model",
         "path": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": model_bytes(path),
         "name": model.name,
         "producer": " ".join(filter(None, (stored.producer_name, stored.producer_version))),
         "opset": {o.domain or "ai.onnx": o.version for o in stored.opset_import},
@@ -155,6 +156,7 @@ def _onnx_tensor(value: Any) -> dict[str, Any]:
 
     kind = value.type.tensor_type
     names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+    names |= {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64"}
     shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim]
     return {"name": value.name, "dtype": names.get(kind.elem_type, "undefined"), "shape": shape}
 

@@ -31,6 +31,11 @@ def _bytes(name: str, mention: str, file: str, content: Callable[[Path], bytes],
     DATA[name] = model, write, (), mention
 
 
+def _one_npy(folder: Path) -> Path:
+    np.save(folder / "data.npy", GOOD)
+    return folder / "data.npy"
+
+
 def _saved(**arrays: Any) -> Callable[[Path], bytes]:
     def content(folder: Path) -> bytes:
         import io
@@ -115,6 +120,8 @@ DATA["image size that the model does not take"] = "convnet.onnx", _images("a.png
 DATA["image size that is none"] = "convnet.onnx", _images("a.png"), ("--image-size", "big"), "--image-size"
 DATA["image mean that is no number"] = "convnet.onnx", _images("a.png"), ("--image-mean", "1,b"), "--image-mean"
 DATA["image mean of two channels"] = "convnet.onnx", _images("a.png"), ("--image-mean", "1,2"), "mean"
+DATA["image mean for arrays"] = "mlp.onnx", _one_npy, ("--image-mean", "1"), "--image-mean"
+DATA["image order for arrays"] = "mlp.onnx", _one_npy, ("--image-order", "bgr"), "--image-order"
 DATA["image std of zero"] = "convnet.onnx", _images("a.png"), ("--image-std", "0"), "std"
 DATA["image std of unit range"] = "convnet.onnx", _images("a.png"), ("--image-std", "0.226"), "std"
 DATA["image order typo"] = "convnet.onnx", _images("a.png"), ("--image-order", "rbg"), "rbg"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from qcomp.runtime.artifact import read_trailer
 
 
@@ -29,9 +31,18 @@ def test_a_float_model_shows_what_it_is_made_of(qcomp: Any, made: Path) -> None:
     assert facts["ops"] == {"Gemm": 2, "Relu": 1}
     assert facts["opset"] == {"ai.onnx": 17}
     assert facts["parameters"] == 24 * 16 + 24 + 5 * 24 + 5
-    assert facts["inputs"] == [{"name": "x", "dtype": "float", "shape": ["N", 16]}]
+    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 16]}]
     assert facts["quantized"] is False
     assert "not quantized" in qcomp("inspect", made / "dynamic.onnx").out
+
+
+def test_weights_beside_a_model_count_to_its_size(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    path, beside = tmp_path / "m.onnx", tmp_path / "weights"
+    onnx.save(onnx.load(made / "mlp.onnx"), path, save_as_external_data=True, location="weights", size_threshold=0)
+    whole = path.stat().st_size + beside.stat().st_size
+    facts = qcomp("inspect", path, "--json").json
+    assert (facts["bytes"], facts["inputs"][0]["dtype"]) == (whole, "float32")
+    assert qcomp("compile", path, "-o", tmp_path / "m.so", "--float", "--json").json["model_bytes"] == whole
 
 
 def test_a_quantized_model_is_called_quantized(qcomp: Any, made: Path) -> None:
