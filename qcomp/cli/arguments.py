@@ -81,7 +81,7 @@ def samples_for(
     samples = load_samples(data, specs, images)
     given = image_options(mean, std, size, order, resize)
     if given and not any(isinstance(source, ImageSource) for source in samples.sources):
-        raise QcompError(f"{', '.join(given)}: these are arrays, not images", where=str(data), fix="leave image options out")
+        raise QcompError(f"these are arrays, not images: {', '.join(given)}", where=str(data), fix="leave that out")
     return samples
 
 
