@@ -1,4 +1,4 @@
-"""Why a sum can differ from onnxruntime's by a step: its kernel fuses multiplication and addition, the contract does not.
+"""Why a sum can differ from onnxruntime's by a step: its kernel fuses multiply and add, the contract does not.
 
 docs/quantized-models.md tells the story; the parameters are those of the addition of ResNet-8 where it happens.
 """
