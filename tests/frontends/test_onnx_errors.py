@@ -83,13 +83,34 @@ def test_all_unsupported_ops_in_one_line() -> None:
     [
         ("y = HardSwsh(x)", "HardSwsh 'y': is not supported; the closest supported op is HardSwish"),
         ("y = other.Relu(x)", "other.Relu 'y': is not supported; ops of domain 'other' are not part of ONNX"),
-        ("y = LSTM(x, x, x)", "LSTM 'y': is not supported; recurrent layers are not supported"),
+        ("y = LSTM(x, x, x)", "LSTM 'y': is not supported; use convolutions over time, or attention, instead"),
         ("y = NonMaxSuppression(x, x)", "NonMaxSuppression 'y': is not supported; leave it out of the model"),
     ],
 )
 def test_an_unsupported_op_comes_with_what_to_do(node: str, message: str) -> None:
     proto = model(f"(float[1,4] x) => (float[1,4] y) {{ {node} }}")
     assert refused(proto).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(float[2,3] x, float[4,5] b) => (float[2,5] y) { y = MatMul(x, b) }",
+         "MatMul 'y': shapes [2, 3] and [4, 5] do not multiply; check the shapes given for the inputs"),
+        ("(float[1,3,4,4] x, float[8,2,3,3] b) => (float[1,8,2,2] y) { y = Conv(x, b) }",
+         "Conv 'y': 3 channels, weights [8, 2, 3, 3] and 1 groups do not fit; check the shapes given for the inputs"),
+        ("(float[2,3] x, float[4,4] b) => (float[2,3] y) { y = Sum(x, b) }",
+         "Sum 'y': shapes [2, 3], [4, 4] do not broadcast (as add); check the shapes given for the inputs"),
+        ('(float[1,3,4,4] x, float[8,3,3,3] b) => (float[1,8,2,2] y) { y = Conv <auto_pad = "SAME"> (x, b) }',
+         "Conv 'y': auto_pad 'SAME' does not exist; export the model again"),
+        ("(float[2,3] x, int64[1] i) => (float[2] y) { y = Gather <axis = 5> (x, i) }",
+         "Gather 'y': axis 5 of a tensor with 2 dimensions; export the model again"),
+        ("(float[2,3] x) => (float[2,3] y) { y = Foo(x) }",
+         "Foo 'y': is not supported; rewrite it with ops that are supported"),
+    ],
+)  # fmt: skip
+def test_a_message_says_each_thing_once(text: str, message: str) -> None:
+    assert refused(model(text)) == message
 
 
 def test_volumes() -> None:
@@ -99,7 +120,7 @@ def test_volumes() -> None:
 
 def test_a_shape_that_is_computed() -> None:
     proto = model("(float[4] x, int64[1] s) => (float[4] y) { y = Reshape(x, s) }")
-    assert refused(proto).startswith("Reshape 'y': the shape ('s') is computed at run time; only a constant works")
+    assert refused(proto).startswith("Reshape 'y': the shape must be a constant, and 's' is computed at run time; bind")
 
 
 def test_a_loop() -> None:

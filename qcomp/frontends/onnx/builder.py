@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -114,9 +115,11 @@ class Builder:
         return tuple(values)
 
     def _blame(self, error: QcompError, op: str) -> QcompError:
+        """The error as one of the ONNX node; the op is named only where its name says something new."""
         text = str(error)
-        return (
-            error
-            if not self.where or text.startswith(self.where)
-            else QcompError(f"{text} (as {op})", where=self.where)
-        )
+        if not self.where or text.startswith(self.where):
+            return error
+        text = re.sub(rf"^{op} '[^']*': ", "", text)
+        if not self.where.lower().startswith(op.replace("_", "").removesuffix("2d")):
+            text += f" (as {op})"
+        return QcompError(text, where=self.where, fix="" if "; " in text else "check the shapes given for the inputs")

@@ -13,7 +13,7 @@ from qcomp.frontends.onnx.table import MICROSOFT, supported_ops
 from qcomp.frontends.onnx.unsupported import Unsupported
 
 _NO_LOOP = "unroll the loop when exporting"
-_NO_RECURRENT = "recurrent layers are not supported; convolutions over time and attention are"
+_NO_RECURRENT = "use convolutions over time, or attention, instead of recurrent layers"
 _NO_ARC = "Sin, Cos and Tan are supported, their inverses are not"
 _SPLIT_OFF = "leave it out of the model and do it on the output, in the calling program"
 
@@ -59,7 +59,7 @@ def hint(domain: str, op_type: str) -> str:
         return f"neural-network ops of ONNX's default domain are supported, those of {domain!r} are not"
     if domain not in ("", "ai.onnx", MICROSOFT):
         return f"ops of domain {domain!r} are not part of ONNX; export with standard ops"
-    near = difflib.get_close_matches(op_type, [name for _, name in supported_ops()], n=2, cutoff=0.6)
+    near = difflib.get_close_matches(op_type, [name for _, name in supported_ops()], n=2, cutoff=0.8)
     return f"the closest supported op is {' or '.join(near)}" if near else "rewrite it with ops that are supported"
 
 

@@ -193,7 +193,10 @@ class Importer:
             self.unsupported.append(error if node.where in str(error) else Unsupported(str(error), where=node.where))
             self.missing.update(o for o in proto.output if o)
         except QcompError as error:
-            raise error if node.where in str(error) else QcompError(str(error), where=node.where) from None
+            if node.where in str(error):
+                raise
+            fix = "" if "; " in str(error) else "export the model again"
+            raise QcompError(str(error), where=node.where, fix=fix) from None
         except (ArithmeticError, LookupError, ValueError) as error:
             # Converters read shapes and attributes as ONNX promises them; a node that breaks the promise ends here.
             reason = " ".join(str(error).split())

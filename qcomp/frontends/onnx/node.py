@@ -58,8 +58,8 @@ class OnnxNode:
         value = self.value(index)
         if value.data is None:
             raise self.unsupported(
-                f"{what} ({self.proto.input[index]!r}) is computed at run time",
-                "only a constant works; bind dynamic shapes with --shape, or simplify the model first",
+                f"{what} must be a constant, and {self.proto.input[index]!r} is computed at run time",
+                "bind dynamic shapes with --shape, or simplify the model first",
             )
         return value.data
 
@@ -147,7 +147,7 @@ class OnnxNode:
 
     # ---- errors ----------------------------------------------------------------------------------------------
 
-    def fail(self, what: str, fix: str = "") -> QcompError:
+    def fail(self, what: str, fix: str = "export the model again") -> QcompError:
         """The model contradicts the ONNX specification."""
         return QcompError(what, where=self.where, fix=fix)
 

@@ -56,8 +56,8 @@ def read_window(node: OnnxNode, sizes: Sequence[int], kernel: Sequence[int]) -> 
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         raise node.fail("kernel, strides, dilations and pads do not fit the input's dimensions")
     window = Window(kernel, strides, dilations, pads[:rank], pads[rank:])
-    mode = node.attr_str("auto_pad", "NOTSET")
-    if mode in ("NOTSET", ""):
+    mode = auto_pad(node)
+    if mode == "NOTSET":
         return window
     if mode == "VALID":
         return Window(kernel, strides, dilations, (0,) * rank, (0,) * rank)
@@ -68,6 +68,14 @@ def read_window(node: OnnxNode, sizes: Sequence[int], kernel: Sequence[int]) -> 
         begins.append(small if mode == "SAME_UPPER" else large)
         ends.append(large if mode == "SAME_UPPER" else small)
     return Window(kernel, strides, dilations, tuple(begins), tuple(ends))
+
+
+def auto_pad(node: OnnxNode) -> str:
+    """How padding is chosen: "NOTSET" by the attribute pads, "VALID" none, "SAME_UPPER" or "SAME_LOWER" by size."""
+    mode = node.attr_str("auto_pad", "NOTSET") or "NOTSET"
+    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise node.fail(f"auto_pad {mode!r} does not exist")
+    return mode
 
 
 def flatten_image(node: OnnxNode, x: Value) -> Value:
@@ -157,7 +165,7 @@ def conv_transpose(node: OnnxNode) -> Value:
     output_pads = list(node.attr_ints("output_padding", (0,) * rank))
     pads = node.attr_ints("pads", (0,) * 2 * rank)
     begins, ends = list(pads[:rank]), list(pads[rank:])
-    mode = node.attr_str("auto_pad", "NOTSET")
+    mode = auto_pad(node)
     shape = node.attr_ints("output_shape", ())[-rank:]
     if not shape and mode in ("SAME_UPPER", "SAME_LOWER"):
         shape = tuple(size * stride for size, stride in zip(x.shape[2:], strides, strict=True))

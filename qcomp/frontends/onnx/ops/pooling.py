@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from qcomp.frontends.onnx.node import OnnxNode
-from qcomp.frontends.onnx.ops.convolution import Window, flatten_image, read_window, spatial_rank, unflatten_image
+from qcomp.frontends.onnx.ops.convolution import (
+    Window,
+    auto_pad,
+    flatten_image,
+    read_window,
+    spatial_rank,
+    unflatten_image,
+)
 from qcomp.frontends.onnx.table import onnx_op
 from qcomp.ir.graph import Value
 
@@ -29,7 +36,7 @@ def ceil_ends(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
 def pooling_window(node: OnnxNode, x: Value) -> tuple[Window, tuple[int, ...]]:
     """The window as written, and its end padding with ceil_mode."""
     window = read_window(node, x.shape[2:], node.attr_ints("kernel_shape"))
-    explicit = node.attr_str("auto_pad", "NOTSET") in ("NOTSET", "VALID", "")
+    explicit = auto_pad(node) in ("NOTSET", "VALID")
     ends = ceil_ends(window, x.shape[2:]) if node.attr_int("ceil_mode", 0) and explicit else window.ends
     return window, ends
 
