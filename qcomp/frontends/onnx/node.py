@@ -110,7 +110,7 @@ class OnnxNode:
     def normalize(self, axis: int, rank: int, *, end: bool = False) -> int:
         """An axis counted from the front; QcompError outside the rank."""
         if not -rank <= axis < rank + end and not (rank == 0 and axis in (0, -1)):
-            raise QcompError(f"axis {axis} of a tensor with {rank} dimensions", where=self.where)
+            raise self.fail(f"axis {axis} of a tensor with {rank} dimensions")
         return axis + rank if axis < 0 else axis
 
     # ---- results ---------------------------------------------------------------------------------------------
