@@ -144,3 +144,27 @@ def test_products_with_computed_weights_have_no_form() -> None:
 def test_the_same_graph_gives_the_same_bytes() -> None:
     graph = network("NHWC")
     assert to_onnx(graph).SerializeToString() == to_onnx(graph.clone()).SerializeToString()
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_pools_may_be_padded_by_more_than_their_kernel(layout: str, whole: bool) -> None:
+    graph = Graph()
+    window = {"kernel": (2, 2), "strides": (3, 3), "pads": (1, 0, 3, 2), "layout": layout}
+    x = graph.input("x", TensorType.f32(1, 6, 6, 3))
+    graph.outputs = [
+        graph.add("max_pool", [x], {**window, "pads": (1, 0, 2, 1)}).output,
+        graph.add("avg_pool", [x], {**window, "count_include_pad": whole}).output,
+    ]
+    if layout == "NHWC":
+        quant = Quantization.per_tensor(0.05, 3)
+        q = graph.add("quantize", [x], {"quant": quant}).output
+        del window["layout"]
+        attrs = {**window, "count_include_pad": whole, "x_zp": 3, "zp": 3, "ratio": 1.0}
+        graph.outputs.append(graph.add("qavg_pool", [q], attrs, quants=[quant]).output)
+        graph.outputs.append(graph.add("max_pool", [q], {**window, "layout": layout, "pads": (1, 0, 2, 1)}).output)
+    verify(graph)
+    arrays = {"x": np.random.default_rng(3).normal(size=(1, 6, 6, 3)).astype(np.float32)}
+    ours, theirs = run(graph, arrays), onnxruntime_results(graph, arrays)
+    for name, array in ours.items():
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-5, atol=1e-6)

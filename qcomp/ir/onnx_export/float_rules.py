@@ -8,6 +8,7 @@ import numpy as np
 
 from qcomp.ir.graph import Node
 from qcomp.ir.onnx_export.emitter import Emitter, Rule, out_names
+from qcomp.ir.onnx_export.pooling_rules import avg_pool, max_pool
 from qcomp.ir.types import DType
 
 
@@ -83,32 +84,6 @@ def _conv_transpose(e: Emitter, node: Node) -> None:
     )
 
 
-def _max_pool(e: Emitter, node: Node) -> None:
-    call = node.call
-    e.image_op(
-        node,
-        "MaxPool",
-        [e.name(node.input(0))],
-        kernel_shape=call.ints("kernel"),
-        strides=call.ints("strides"),
-        dilations=call.ints("dilations"),
-        pads=call.ints("pads"),
-    )
-
-
-def _avg_pool(e: Emitter, node: Node) -> None:
-    call = node.call
-    e.image_op(
-        node,
-        "AveragePool",
-        [e.name(node.input(0))],
-        kernel_shape=call.ints("kernel"),
-        strides=call.ints("strides"),
-        pads=call.ints("pads"),
-        count_include_pad=int(call.bool("count_include_pad")),
-    )
-
-
 def _reduce(op_type: str) -> Rule:
     def rule(e: Emitter, node: Node) -> None:
         e.op(
@@ -129,8 +104,8 @@ def _cumsum(e: Emitter, node: Node) -> None:
 FLOAT_RULES: dict[str, Rule] = {
     "conv2d": _conv,
     "conv_transpose2d": _conv_transpose,
-    "max_pool": _max_pool,
-    "avg_pool": _avg_pool,
+    "max_pool": max_pool,
+    "avg_pool": avg_pool,
     "gemm": direct("Gemm", {**_same("alpha", "beta"), "trans_a": "transA", "trans_b": "transB"}),
     "matmul": direct("MatMul"),
     "add": direct("Add"),

@@ -14,6 +14,7 @@ import numpy as np
 from qcomp.ir.graph import Node, Value
 from qcomp.ir.onnx_export.emitter import ELEMENT_TYPES, TO_NCHW, TO_NHWC, Emitter, Rule
 from qcomp.ir.onnx_export.float_rules import direct
+from qcomp.ir.onnx_export.pooling_rules import average
 from qcomp.ir.types import DType, Quantization
 
 
@@ -138,14 +139,7 @@ def _table(e: Emitter, node: Node) -> None:
 def _qavg_pool(e: Emitter, node: Node) -> None:
     call, y_scale = node.call, _scale(node.output)
     x = _dequantized(e, node.input(0), call.float("ratio") * y_scale, call.int("x_zp"))
-    y = e.op(
-        "AveragePool",
-        [e.op("Transpose", [x], perm=TO_NCHW)],
-        kernel_shape=call.ints("kernel"),
-        strides=call.ints("strides"),
-        pads=call.ints("pads"),
-        count_include_pad=int(call.bool("count_include_pad")),
-    )
+    y = average(e, node, e.op("Transpose", [x], perm=TO_NCHW), "")
     _finish(e, node, e.op("Transpose", [y], perm=TO_NHWC), y_scale, None)
 
 
