@@ -21,7 +21,8 @@ Runs = Annotated[
     int, typer.Option("--runs", metavar="N", help="Runs of each side; 0 takes as many as fit into two seconds.")
 ]
 Against = Annotated[
-    str | None, typer.Option("--against", metavar="ENGINE", help="Compare with: onnxruntime.", show_default=False)
+    str | None,
+    typer.Option("--against", metavar="ENGINE", help="Compare with: onnxruntime, openvino.", show_default=False),
 ]
 PeerModel = Annotated[
     Path | None,

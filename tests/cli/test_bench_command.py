@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,26 @@ def test_the_table_names_both_engines(qcomp: Any, made: Path, artifact: Path) ->
     assert "times faster than onnxruntime" in text or "times slower than onnxruntime" in text
     for word in ("median ms", "min ms", "GOPS", "share", "qgemm"):
         assert word in text
+
+
+def test_openvino_runs_side_by_side(qcomp: Any, made: Path, artifact: Path) -> None:
+    pytest.importorskip("openvino")
+    arguments = ("--against", "openvino", "--model", made / "mlp.onnx", "--runs", 20)
+    facts = qcomp("bench", artifact, *arguments, "--json").json
+    assert (facts["against"]["engine"], facts["against"]["runs"]) == ("openvino", 20)
+    other = qcomp("bench", artifact, *arguments[:3], made / "convnet.onnx")
+    assert (other.status, other.out) == (2, "") and "convnet.onnx: OpenVINO cannot run it" in other.err
+    other = qcomp("bench", artifact, *arguments[:3], made / "mlp.npz")
+    assert (other.status, other.out) == (2, "") and "mlp.npz: OpenVINO takes no such file" in other.err
+
+
+def test_openvino_that_is_not_installed_is_asked_for(
+    qcomp: Any, made: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    outcome = qcomp("bench", artifact, "--against", "openvino", "--model", made / "mlp.onnx")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == "qcomp: error: the package openvino is not installed; pip install openvino\n"
 
 
 def test_sides_take_turns_in_rounds() -> None:
