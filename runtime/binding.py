@@ -45,6 +45,25 @@ class Binding:
                 )
         return [self._input(value, tensor) for value, tensor in zip(values, self._inputs, strict=True)]
 
+    def fixed_inputs(self, given: Mapping[str, Array] | None) -> list[Array]:
+        """One array for each input that a run can read in place: the caller's own, or one of zeros."""
+        given = given or {}
+        self._check_names("input", given, self._input_names)
+        arrays = []
+        for tensor in self._inputs:
+            array = given.get(tensor.name)
+            if array is None:
+                array = np.zeros(tensor.shape, tensor.dtype)
+            elif not isinstance(array, np.ndarray):
+                raise self._misfit(f"input {tensor.name} is a {type(array).__name__}", "give a numpy array")
+            elif self._input(array, tensor) is not array:
+                raise self._misfit(f"input {tensor.name} is not contiguous", "give np.ascontiguousarray of it")
+            arrays.append(array)
+        return arrays
+
+    def named_inputs(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip(self._input_names, arrays, strict=True))
+
     def outputs(self, out: Mapping[str, Array] | None, inputs: Sequence[Array]) -> list[Array]:
         """One array for each output: the caller's from `out`, else a new one."""
         if not out:

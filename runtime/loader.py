@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +20,7 @@ import numpy as np
 from qcomp.errors import QcompError
 from qcomp.runtime.artifact import ArtifactInfo, StepInfo, TensorInfo, read_open_file, unreadable
 from qcomp.runtime.binding import Array, Binding
+from qcomp.runtime.bound import Bound
 from qcomp.runtime.features import cpu_features, machine
 from qcomp.runtime.library import Exec, Library
 
@@ -71,7 +73,15 @@ class _Call:
         self.inputs = (ctypes.c_void_p * max(1, len(info.inputs)))()
         self.outputs = (ctypes.c_void_p * max(1, len(info.outputs)))()
         self.exec = Exec(pool, library.parallel_for if pool else None, None, None)
+        self.run = library.run
         self.arguments = (*map(ctypes.addressof, (self.exec, self.inputs, self.outputs)), self.arena)
+
+    def point(self, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+        """Where the next run reads its inputs and writes its outputs."""
+        for i, array in enumerate(arrays):
+            self.inputs[i] = _address(array)
+        for i, array in enumerate(results):
+            self.outputs[i] = _address(array)
 
 
 class Model:
@@ -111,6 +121,7 @@ class Model:
         self._binding = Binding(self.info.model or where, self.inputs, self.outputs)
         self._check_library()
         self._starting = threading.Lock()
+        self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._start()
         self._closed = False
 
@@ -139,6 +150,30 @@ class Model:
         finally:
             self._idle.append(call)
         return self._binding.named_outputs(results)
+
+    def bind(self, inputs: Mapping[str, Array] | None = None, outputs: Mapping[str, Array] | None = None) -> Bound:
+        """The model with fixed arrays, for the shortest time from call to result.
+
+        `inputs` and `outputs` map names to C-contiguous arrays of exactly the descriptors' shapes and dtypes; for
+        those that are not given it makes new ones, inputs of zeros. Raises QcompError for arrays that do not fit.
+        """
+        arrays = self._binding.fixed_inputs(inputs)
+        results = self._binding.outputs(outputs, arrays)
+
+        def prepare() -> _Call:
+            if self._closed:
+                raise self._is_closed()
+            self._restart_after_fork()
+            call = _Call(self.info, self._library, self._pool)
+            call.point(arrays, results)
+            return call
+
+        named = self._binding.named_inputs(arrays), self._binding.named_outputs(results)
+        bound = Bound(*named, prepare, self.info.path)
+        self._bound.add(bound)
+        if self._closed:  # by another thread, which may not have seen this one
+            raise self._is_closed()
+        return bound
 
     def profile(self, inputs: Mapping[str, Array] | Array, *more: Array, runs: int = 10) -> list[StepTime]:
         """The time of every step, in order: the median over `runs` runs, after one that warms up.
@@ -173,7 +208,8 @@ class Model:
         self._closed = True  # before the look at who is running: `_borrow` looks in the opposite order
         if self._pid == os.getpid() and len(self._idle) != len(self._calls):
             self._closed = False
-            raise QcompError("closed while it is running", where=self.info.path, fix="wait for the other threads")
+            raise self._is_running()
+        self._release_bound()
         self._idle, self._calls = [], []
         self._library.pool_destroy(self._pool)
         del self._library
@@ -219,11 +255,8 @@ class Model:
 
     def _borrow(self) -> _Call:
         """An idle call. List append and pop are atomic: only a first run after a fork takes a lock."""
-        if not self._closed and self._pid != os.getpid():
-            with self._starting:
-                if self._pid != os.getpid():
-                    self._library.pool_destroy(self._pool)
-                    self._start()
+        if not self._closed:
+            self._restart_after_fork()
         try:
             call = self._idle.pop()
         except IndexError:
@@ -236,14 +269,35 @@ class Model:
             raise self._is_closed()
         return call
 
+    def _restart_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            with self._starting:
+                if self._pid != os.getpid():
+                    self._library.pool_destroy(self._pool)
+                    self._start()
+
+    def _release_bound(self) -> None:
+        """Takes the library from all bound forms, or from none: raises QcompError if one is running."""
+        held: list[Bound] = []
+        for bound in list(self._bound):
+            if bound.hold():
+                held.append(bound)
+            elif self._pid == os.getpid():  # else the holder is a thread of the parent
+                for other in held:
+                    other.let_go()
+                self._closed = False
+                raise self._is_running()
+        for bound in held:
+            bound.release()
+
+    def _is_running(self) -> QcompError:
+        return QcompError("closed while it is running", where=self.info.path, fix="wait for the other threads")
+
     def _is_closed(self) -> QcompError:
         return QcompError("the model is closed", where=self.info.path, fix="load it again")
 
     def _execute(self, call: _Call, arrays: Sequence[Array], results: Sequence[Array]) -> None:
-        for i, array in enumerate(arrays):
-            call.inputs[i] = _address(array)
-        for i, array in enumerate(results):
-            call.outputs[i] = _address(array)
+        call.point(arrays, results)
         status = self._library.run(*call.arguments)
         if status != 0:
             raise QcompError(f"run returned {status}", where=self.info.path, fix="report this as a defect of qcomp")
