@@ -1,4 +1,4 @@
-"""MobileNetV2 and ResNet-50 with random weights: the real shapes, for speed and for numbers, not for answers.
+"""Networks with random weights: the real shapes, for speed and for numbers, not for answers.
 
 Weights are drawn as for training (He et al. 2015, arXiv:1502.01852).  Batch normalization gets the statistics
 that its inputs really have on some pictures, and random gains and offsets, so that every channel of every
@@ -8,6 +8,7 @@ activation has a range of its own, as in a trained network, and nothing explodes
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qcomp.zoo import cache
-from qcomp.zoo.case import Array, Case, Metric, best_class
+from qcomp.zoo.case import Array, Case, Metric
 from qcomp.zoo.onnxruntime_float import run
 
 INPUT = "input"
-SIDE, CLASSES = 224, 1000
 OPSET = 17
 EPSILON = 1e-5
-# A small gain at the end of every residual branch keeps the sum of many branches from growing.
-BRANCH_GAIN = 0.3
 TEST_PICTURES, CALIBRATION_PICTURES, STATISTICS_PICTURES = 64, 32, 16
-
-# MobileNetV2, table 2 (arXiv:1801.04381): expansion, channels, repeats, first stride.
-INVERTED_RESIDUALS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-# ResNet-50, table 1 (arXiv:1512.03385), stride on the 3x3: width, repeats, first stride.
-BOTTLENECKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-
 
 class Network:
     """Writes an ONNX graph node by node.
@@ -49,17 +33,17 @@ class Network:
     puts them out; with the statistics of such a run they become BatchNormalization nodes.
     """
 
-    def __init__(self, seed: int, batch: int, statistics: list[Array] | None) -> None:
+    def __init__(self, seed: int, batch: int, shape: tuple[int, int, int], statistics: list[Array] | None) -> None:
         self._random = np.random.default_rng(seed)
-        self._batch = batch
+        self._input = [batch, *shape]
         self._statistics = None if statistics is None else iter(statistics)
         self._measured: list[tuple[str, list[int]]] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def constant(self, array: npt.ArrayLike) -> str:
+    def constant(self, array: npt.ArrayLike, dtype: str | None = None) -> str:
         name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.asarray(array), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
@@ -71,23 +55,24 @@ class Network:
         self,
         x: str,
         channels: tuple[int, int],
-        kernel: int = 1,
+        kernel: int | tuple[int, int] = 1,
         stride: int = 1,
         groups: int = 1,
         gain: float = 1.0,
+        pads: tuple[int, int, int, int] | None = None,
     ) -> str:
-        """Convolution without bias and its batch normalization; ``channels`` are (in, out)."""
-        fan_in = channels[0] // groups * kernel * kernel
-        shape = (channels[1], channels[0] // groups, kernel, kernel)
+        """Convolution without bias and its batch normalization; ``channels`` are (in, out), pads half the kernel."""
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        fan_in = channels[0] // groups * height * width
+        shape = (channels[1], channels[0] // groups, height, width)
         weights = (self._random.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
-        pad = kernel // 2
         x = self.node(
             "Conv",
             x,
             self.constant(weights),
-            kernel_shape=[kernel, kernel],
+            kernel_shape=[height, width],
             strides=[stride, stride],
-            pads=[pad] * 4,
+            pads=list(pads or (height // 2, width // 2) * 2),
             group=groups,
         )
         return self._normalize(x, channels[1], gain)
@@ -95,11 +80,11 @@ class Network:
     def relu6(self, x: str) -> str:
         return self.node("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
 
-    def classify(self, x: str, features: int) -> str:
+    def classify(self, x: str, features: int, classes: int) -> str:
         """Global average, centred on its own mean over the pictures, then a linear layer."""
         x = self.node("Flatten", self.node("GlobalAveragePool", x), axis=1)
-        weights = (self._random.standard_normal((CLASSES, features)) / np.sqrt(features)).astype(np.float32)
-        bias = np.zeros(CLASSES, np.float32)
+        weights = (self._random.standard_normal((classes, features)) / np.sqrt(features)).astype(np.float32)
+        bias = np.zeros(classes, np.float32)
         if self._statistics is None:
             self._measured.append((self.node("ReduceMean", x, axes=[0], keepdims=0), [features]))
         else:
@@ -109,11 +94,13 @@ class Network:
 
     def model(self, logits: str, name: str) -> onnx.ModelProto:
         value = helper.make_tensor_value_info
-        outputs = [value(logits, TensorProto.FLOAT, [self._batch, CLASSES])]
+        outputs = [value(logits, TensorProto.FLOAT, None)]
         outputs += [value(measured, TensorProto.FLOAT, shape) for measured, shape in self._measured]
-        inputs = [value(INPUT, TensorProto.FLOAT, [self._batch, 3, SIDE, SIDE])]
+        inputs = [value(INPUT, TensorProto.FLOAT, self._input)]
         graph = helper.make_graph(self._nodes, name, inputs, outputs, self._constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        model.graph.output[0].CopyFrom(inferred.graph.output[0])
         onnx.checker.check_model(model)
         return model
 
@@ -137,94 +124,65 @@ class Network:
         return self.node("Add", scaled, self.constant(offsets.reshape(1, -1, 1, 1)))
 
 
-def mobilenet_v2(net: Network) -> str:
-    """MobileNetV2, width 1.0; returns the name of the logits, [n, 1000]."""
-    x = net.relu6(net.conv(INPUT, (3, 32), 3, stride=2))
-    channels = 32
-    for expansion, width, repeats, first_stride in INVERTED_RESIDUALS:
-        for repeat in range(repeats):
-            stride = first_stride if repeat == 0 else 1
-            inner = channels * expansion
-            y = net.relu6(net.conv(x, (channels, inner))) if expansion > 1 else x
-            y = net.relu6(net.conv(y, (inner, inner), 3, stride=stride, groups=inner))
-            residual = stride == 1 and channels == width
-            y = net.conv(y, (inner, width), gain=BRANCH_GAIN if residual else 1.0)
-            x = net.node("Add", x, y) if residual else y
-            channels = width
-    return net.classify(net.relu6(net.conv(x, (channels, 1280))), 1280)
+@dataclass(frozen=True)
+class Architecture:
+    """What a network looks like: ``build`` adds it to an empty Network and returns the name of its output."""
+
+    name: str
+    build: Callable[[Network], str]
+    shape: tuple[int, int, int] = (3, 224, 224)
+
+    def case(self) -> Case:
+        """Cosine and agreement with the float32 model on smooth pictures."""
+        model = cache.cached(f"models/{self.name}-v1.onnx", lambda path: _write(path, self))
+        inputs = pictures(TEST_PICTURES, 1, self.shape)
+        return Case(
+            name=self.name,
+            onnx_path=model,
+            input_name=INPUT,
+            shapes={INPUT: (1, *self.shape)},
+            calibration=pictures(CALIBRATION_PICTURES, 2, self.shape),
+            inputs=inputs,
+            labels=None,
+            metric=_metric(model, inputs),
+            answers=_largest,
+            reference={"agreement": 1.0, "cosine": 1.0},
+            notes=["random weights: compare with the float32 model, not with labels; pictures are 1/f noise"],
+        )
 
 
-def resnet50(net: Network) -> str:
-    """ResNet-50 (version 1.5); returns the name of the logits, [n, 1000]."""
-    x = net.node("Relu", net.conv(INPUT, (3, 64), 7, stride=2))
-    x = net.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    channels = 64
-    for width, repeats, first_stride in BOTTLENECKS:
-        for repeat in range(repeats):
-            stride = first_stride if repeat == 0 else 1
-            y = net.node("Relu", net.conv(x, (channels, width)))
-            y = net.node("Relu", net.conv(y, (width, width), 3, stride=stride))
-            y = net.conv(y, (width, 4 * width), gain=BRANCH_GAIN)
-            shortcut = net.conv(x, (channels, 4 * width), stride=stride) if repeat == 0 else x
-            x = net.node("Relu", net.node("Add", y, shortcut))
-            channels = 4 * width
-    return net.classify(x, channels)
+def pictures(count: int, seed: int, shape: tuple[int, int, int]) -> Array:
+    """float32 [count, *shape] with the spectrum of photographs: amplitude falls as a power of frequency.
 
-
-def mobilenet_v2_case() -> Case:
-    """MobileNetV2 with random weights: cosine and agreement with the float32 model on smooth pictures."""
-    return _case("mobilenet_v2", mobilenet_v2)
-
-
-def resnet50_case() -> Case:
-    """ResNet-50 with random weights: cosine and agreement with the float32 model on smooth pictures."""
-    return _case("resnet50", resnet50)
-
-
-def pictures(count: int, seed: int) -> Array:
-    """float32 [count, 3, 224, 224] with the spectrum of photographs: amplitude falls as a power of frequency.
-
-    As photos do, they differ in sharpness (the power), contrast and colour; channels are correlated, and
+    As photos do, they differ in sharpness (the power), contrast and colour; three channels are correlated, and
     values are those of photos normalized to mean 0 and deviation 1.
     """
     random = np.random.default_rng(seed)
-    frequency = np.maximum(np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None, :]), 1 / SIDE)
-    colours = np.array([[1, 0.3, 0.1], [1, 0, -0.2], [1, -0.3, 0.1]])
-    out = np.empty((count, 3, SIDE, SIDE), np.float32)
+    channels, height, width = shape
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    frequency = np.maximum(frequency, 1 / max(height, width))
+    colours = np.array([[1, 0.3, 0.1], [1, 0, -0.2], [1, -0.3, 0.1]]) if channels == 3 else np.eye(channels)
+    out = np.empty((count, *shape), np.float32)
     for picture in out:
-        noise = np.fft.rfft2(random.standard_normal((3, SIDE, SIDE)))
-        planes = np.fft.irfft2(noise / frequency ** random.uniform(0.6, 2.0), s=(SIDE, SIDE))
+        noise = np.fft.rfft2(random.standard_normal(shape))
+        planes = np.fft.irfft2(noise / frequency ** random.uniform(0.6, 2.0), s=(height, width))
         planes = np.tensordot(colours, planes, axes=1)
-        contrast, tint = random.uniform(0.3, 1.2), random.normal(0, 0.5, (3, 1, 1))
+        contrast, tint = random.uniform(0.3, 1.2), random.normal(0, 0.5, (channels, 1, 1))
         picture[:] = (planes - planes.mean()) / planes.std() * contrast + tint
     return np.clip(out, -2.5, 2.5)
 
 
-def _case(name: str, build: Callable[[Network], str]) -> Case:
-    model = cache.cached(f"models/{name}-v1.onnx", lambda path: _write(path, name, build))
-    inputs = pictures(TEST_PICTURES, seed=1)
-    return Case(
-        name=name,
-        onnx_path=model,
-        input_name=INPUT,
-        shapes={INPUT: (1, 3, SIDE, SIDE)},
-        calibration=pictures(CALIBRATION_PICTURES, seed=2),
-        inputs=inputs,
-        labels=None,
-        metric=_metric(model, inputs),
-        answers=best_class(lambda: [f"class {index}" for index in range(CLASSES)]),
-        reference={"agreement": 1.0, "cosine": 1.0},
-        notes=["random weights: compare with the float32 model, not with labels; pictures are 1/f noise"],
-    )
+def _largest(outputs: Array) -> list[str]:
+    return [f"output {index}" for index in np.argmax(np.reshape(outputs, (len(outputs), -1)), axis=1)]
 
 
-def _write(path: Path, name: str, build: Callable[[Network], str]) -> None:
-    cache.progress(f"making {name} with random weights")
-    samples = pictures(STATISTICS_PICTURES, seed=3)
-    probe = Network(seed=50, batch=len(samples), statistics=None)
-    statistics = _run_all(probe.model(build(probe), name), samples)[1:]
-    network = Network(seed=50, batch=1, statistics=[array.reshape(-1) for array in statistics])
-    onnx.save(network.model(build(network), name), path)
+def _write(path: Path, architecture: Architecture) -> None:
+    cache.progress(f"making {architecture.name} with random weights")
+    samples = pictures(STATISTICS_PICTURES, 3, architecture.shape)
+    probe = Network(50, len(samples), architecture.shape, statistics=None)
+    statistics = _run_all(probe.model(architecture.build(probe), architecture.name), samples)[1:]
+    network = Network(50, 1, architecture.shape, statistics=[array.reshape(-1) for array in statistics])
+    onnx.save(network.model(architecture.build(network), architecture.name), path)
 
 
 def _run_all(model: onnx.ModelProto, inputs: Array) -> list[Array]:
@@ -236,8 +194,8 @@ def _run_all(model: onnx.ModelProto, inputs: Array) -> list[Array]:
 
 def _metric(model: Path, inputs: Array) -> Metric:
     def metric(outputs: Array) -> dict[str, float]:
-        got = np.reshape(outputs, (len(inputs), CLASSES)).astype(np.float64)
-        true = run(model, INPUT, inputs).astype(np.float64)
+        got = np.reshape(outputs, (len(inputs), -1)).astype(np.float64)
+        true = np.reshape(run(model, INPUT, inputs), got.shape).astype(np.float64)
         cosine = np.sum(got * true, axis=1) / (np.linalg.norm(got, axis=1) * np.linalg.norm(true, axis=1))
         return {
             "agreement": float(np.mean(np.argmax(got, axis=1) == np.argmax(true, axis=1))),
