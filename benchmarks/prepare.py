@@ -1,16 +1,14 @@
-"""What is timed: the compiled artifact and onnxruntime's sessions of one model of the zoo."""
+"""What is timed on our side: the artifact of one model of the zoo, and its input."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import qcomp
-import qcomp.zoo
 from qcomp.compiler import Options
 from qcomp.zoo.case import Case
 
@@ -45,23 +43,6 @@ def compile_case(case: Case, folder: Path) -> Compiled:
         seconds[stage] = seconds.get(stage, 0.0) + end - begin
     seconds["total"] = ends[-1] - marks[0][1]
     return Compiled(path, seconds)
-
-
-def peer_files(case: Case) -> dict[str, Path]:
-    """onnxruntime's models by name: its own int8 forms (per channel) and the float model."""
-    if case.name.endswith("_qat"):
-        return {"int8 own": case.onnx_path}
-    forms = {f"int8 {form}": qcomp.zoo.quantized_by_onnxruntime(case, form) for form in ("qdq", "qoperator")}
-    return {**forms, "fp32": case.onnx_path}
-
-
-def session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def feed_of(case: Case) -> dict[str, np.ndarray]:

@@ -1,0 +1,93 @@
+"""The other engines: each makes functions that run one model of the zoo once, by the form of the model."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prepare import CALIBRATION_SAMPLES
+
+import qcomp.zoo
+from qcomp.zoo.case import Case
+
+Feed = Mapping[str, np.ndarray]
+Run = Callable[[], object]
+Engine = Callable[[Case, Feed, int], Iterator[tuple[str, Run]]]
+
+
+def installed() -> list[str]:
+    """Names of the engines that can be imported here."""
+    return [name for name, (packages, _) in ENGINES.items() if all(map(importlib.util.find_spec, packages))]
+
+
+def sides(engines: list[str], case: Case, feed: Feed, threads: int) -> dict[str, Run]:
+    """What to time, as "engine form"; every form of every engine, for one model."""
+    made = ((engine, ENGINES[engine][1](case, feed, threads)) for engine in engines)
+    return {f"{engine} {form}": run for engine, forms in made for form, run in forms}
+
+
+def onnxruntime_files(case: Case) -> dict[str, Path]:
+    """onnxruntime's models by form: its own quantizer's (per channel), or the file's own, and the float model."""
+    if case.name.endswith("_qat"):
+        return {"int8 own": case.onnx_path}
+    forms = {f"int8 {form}": qcomp.zoo.quantized_by_onnxruntime(case, form) for form in ("qdq", "qoperator")}
+    return {**forms, "fp32": case.onnx_path}
+
+
+def _onnxruntime(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
+    import onnxruntime
+
+    for form, path in onnxruntime_files(case).items():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        yield form, partial(session.run, None, dict(feed))
+
+
+def _openvino(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
+    """nncf's int8 form (or the file's own), the QDQ file of onnxruntime's quantizer, and the float model twice."""
+    import openvino
+
+    core = openvino.Core()
+
+    def read(path: Path) -> Any:
+        model = core.read_model(str(path))
+        model.reshape({name: list(array.shape) for name, array in feed.items()})
+        return model
+
+    models: dict[str, tuple[Any, dict[str, str]]] = {}
+    if case.name.endswith("_qat"):
+        models["int8 own"] = read(case.onnx_path), {}
+    else:
+        models["int8 nncf"] = _nncf(read(case.onnx_path), case), {}
+        models["int8 qdq"] = read(qcomp.zoo.quantized_by_onnxruntime(case, "qdq")), {}
+        models["bf16"] = read(case.onnx_path), {"INFERENCE_PRECISION_HINT": "bf16"}
+        models["fp32"] = read(case.onnx_path), {"INFERENCE_PRECISION_HINT": "f32"}
+    for form, (model, hints) in models.items():
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **hints}
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        for name, array in feed.items():
+            request.set_tensor(name, openvino.Tensor(array))
+        yield form, request.infer
+
+
+def _nncf(model: Any, case: Case) -> Any:
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    samples = case.calibration[:CALIBRATION_SAMPLES]
+    data = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
+    return nncf.quantize(model, data, subset_size=len(samples))
+
+
+#: name -> (packages that it needs, what makes its sides)
+ENGINES: Mapping[str, tuple[tuple[str, ...], Engine]] = {
+    "onnxruntime": (("onnxruntime",), _onnxruntime),
+    "openvino": (("openvino", "nncf"), _openvino),
+}
