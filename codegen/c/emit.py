@@ -34,6 +34,9 @@ _ARENA_ALIGN = 64
 _MOST_ELEMENTS = 1 << 30
 
 
+Function = tuple[str, tuple[CFunction, ...]]  # a step's text, and the helpers that it needs
+
+
 @dataclass(frozen=True)
 class _Built:
     """A step with its code: which function of which unit, and where its constants are."""
@@ -44,15 +47,59 @@ class _Built:
     constants: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A graph as steps of one target: everything but the text of the files. Its constants are in a blob."""
+
+    graph: Graph
+    target: Target
+    plan: MemoryPlan
+    steps: list[_Built]
+    functions: list[Function]
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """What the files of a package are called, and where they find what packages of one artifact share."""
+
+    prefix: str
+    weights: str
+    metadata: str
+
+
 def generate(
     graph: Graph, target: Target, options: Options | None = None, table: KernelTable | None = None
 ) -> SourcePackage:
-    """C sources of a verified graph.
+    """C sources of a verified graph for this target alone.
 
     Raises QcompError when an op has no kernel on the target or a constant rules its kernel out.  The same graph,
     target and options give the same bytes.
     """
     options = (options or Options()).resolved(graph.name, target)
+    blob = Blob()
+    lowered = lower(graph, target, blob, table)
+    content = blob.content()
+    metadata = describe(lowered, options, content)
+    prefix = options.prefix
+    text = metadata_text(metadata)
+    symbols = Symbols(prefix, f"{prefix}_weights", f"{prefix}_metadata")
+    files = code_files(lowered, symbols, len(content), len(text))
+    weights, weights_unit = weight_files(prefix, content, options.weights)
+    files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
+    sources = [n for n in files if n.endswith(".c") and n != weights_unit]
+    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, lowered.plan)
+    if options.form == "c":
+        return with_distribution(package, graph)
+    return package
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> bytes:
+    """The metadata as it is embedded: JSON in UTF-8."""
+    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def lower(graph: Graph, target: Target, blob: Blob, table: KernelTable | None = None) -> Lowered:
+    """Kernels, memory plan and code of a graph's steps; their constants are added to `blob`."""
     table = table or kernel_table()
     chosen: dict[str, Kernel] = {}
 
@@ -70,12 +117,9 @@ def generate(
                     f"the tensor has {operand.buffer.elements} elements, more than 32-bit indices reach",
                     where=f"%{operand.name}", fix="make the model's inputs smaller",
                 )  # fmt: skip
-    blob = Blob()
-    functions: dict[tuple[str, tuple[CFunction, ...]], int] = {}
+    functions: dict[Function, int] = {}
     built = [_build(step, kernel_of(step.node), target, blob, functions) for step in plan.steps]
-    content = blob.content()
-    metadata = _metadata(graph, target, options, plan, built, content)
-    return _package(graph, target, options, plan, built, list(functions), content, metadata)
+    return Lowered(graph, target, plan, built, list(functions))
 
 
 def _build(
@@ -83,7 +127,7 @@ def _build(
     kernel: Kernel,
     target: Target,
     blob: Blob,
-    functions: dict[tuple[str, tuple[CFunction, ...]], int],
+    functions: dict[Function, int],
 ) -> _Built:
     request = KernelRequest(
         step.node,
@@ -96,9 +140,6 @@ def _build(
     # Layers of one shape share one function: what differs between them is behind the pointers.
     function = functions.setdefault((code.text, code.helpers), len(functions))
     return _Built(step, code, function, tuple(blob.add(c) for c in code.constants))
-
-
-Function = tuple[str, tuple[CFunction, ...]]  # a step's text, and the helpers that it needs
 
 
 @dataclass(frozen=True)
@@ -128,51 +169,37 @@ def _partition(functions: list[Function]) -> list[_Unit]:
     ]
 
 
-def _package(
-    graph: Graph,
-    target: Target,
-    options: Options,
-    plan: MemoryPlan,
-    built: list[_Built],
-    functions: list[Function],
-    content: bytes,
-    metadata: dict[str, Any],
-) -> SourcePackage:
-    prefix, title = options.prefix, comment(graph.name)
-    units = _partition(functions)
-    names = {f: f"{prefix}_k{f}" for f in range(len(functions))}
+def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_bytes: int) -> dict[str, bytes]:
+    """The files of code: the driver, the header that they share, and the kernels."""
+    prefix, plan, built = symbols.prefix, lowered.plan, lowered.steps
+    units = _partition(lowered.functions)
+    names = {f: f"{prefix}_k{f}" for f in range(len(lowered.functions))}
     home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
     render = environment(_TEMPLATES)
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    common = {"prefix": prefix, "title": comment(lowered.graph.name), "target": lowered.target.name}
     files: dict[str, bytes] = {}
-    common = {"prefix": prefix, "title": title, "target": target.name}
     model = render.get_template("model.c.j2").render(
         **common,
+        symbols=symbols,
         plan=plan.report(),
         fills=any(step.fills for step in plan.steps),
         align=_ARENA_ALIGN,
-        inputs=len(graph.inputs),
-        outputs=len(graph.outputs),
+        inputs=len(lowered.graph.inputs),
+        outputs=len(lowered.graph.outputs),
         arena_bytes=plan.arena_bytes,
-        metadata_bytes=len(text),
+        metadata_bytes=metadata_bytes,
         units=len(units),
-        offset_type="uint32_t" if max(plan.arena_bytes, len(content)) < 1 << 32 else "uint64_t",
-        steps=[_step_text(i, b, home[b.function], target) for i, b in enumerate(built)],
+        offset_type="uint32_t" if max(plan.arena_bytes, weights_bytes) < 1 << 32 else "uint64_t",
+        steps=[_step_text(i, b, home[b.function], lowered.target) for i, b in enumerate(built)],
         most_operands=max((len(b.step.inputs) + len(b.step.outputs) + len(b.constants) for b in built), default=0),
     )
     files[f"{prefix}.c"] = model.encode()
-    files[f"{prefix}_internal.h"] = (
-        render.get_template("internal.h.j2").render(prefix=prefix, units=len(units)).encode()
-    )
+    header = render.get_template("internal.h.j2").render(prefix=prefix, symbols=symbols, units=len(units))
+    files[f"{prefix}_internal.h"] = header.encode()
     for index, unit in enumerate(units):
-        files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, functions, names)
-    weights, weights_unit = weight_files(prefix, content, options.weights)
-    files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
-    sources = [n for n in files if n.endswith(".c") and n != weights_unit]
-    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, plan)
-    if options.form == "c":
-        return with_distribution(package, graph)
-    return package
+        text = _unit_text(render, common, index, len(units), unit, lowered.functions, names)
+        files[f"{prefix}_kernels{index}.c"] = text
+    return files
 
 
 def _unit_text(
@@ -269,12 +296,12 @@ def _tensor(value: Value) -> dict[str, Any]:
     }
 
 
-def _metadata(
-    graph: Graph, target: Target, options: Options, plan: MemoryPlan, built: list[_Built], content: bytes
-) -> dict[str, Any]:
+def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, Any]:
+    """The metadata of an artifact whose constants are `content`."""
+    graph, target, plan = lowered.graph, lowered.target, lowered.plan
     digest = hashlib.sha256(content)
     steps = []
-    for entry in built:
+    for entry in lowered.steps:
         node = entry.step.node
         digest.update(entry.code.text.encode())
         operands = (*entry.step.inputs, *entry.step.outputs)
