@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from qcomp import __version__
 from qcomp.codegen.c.constants import Blob
 from qcomp.codegen.c.distribution import with_distribution
-from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, KernelTable
+from qcomp.codegen.c.kernel import CFunction, KernelTable
+from qcomp.codegen.c.lower import PLACEHOLDER, Built, Function, Lowered, lower
+from qcomp.codegen.c.metadata import describe, metadata_text
 from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment
-from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.weights import metadata_file, weight_files
-from qcomp.codegen.plan import Fill, MemoryPlan, Operand, Step, make_plan
+from qcomp.codegen.plan import Fill, Operand
 from qcomp.errors import QcompError
-from qcomp.ir import DType, Graph, Node, Value
+from qcomp.ir import DType, Graph
 from qcomp.runtime.sources import HEADER
 from qcomp.targets import Target
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PLACEHOLDER = "QcompKernelSymbol"
 _UNIT_CHARACTERS = 80_000
 _MOST_UNITS = 8
 _ARENA_ALIGN = 64
-_MOST_ELEMENTS = 1 << 30
-
-
-Function = tuple[str, tuple[CFunction, ...]]  # a step's text, and the helpers that it needs
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A step with its code: which function of which unit, and where its constants are."""
-
-    step: Step
-    code: KernelCode
-    function: int
-    constants: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A graph as steps of one target: everything but the text of the files. Its constants are in a blob."""
-
-    graph: Graph
-    target: Target
-    plan: MemoryPlan
-    steps: list[_Built]
-    functions: list[Function]
 
 
 @dataclass(frozen=True)
@@ -91,55 +61,6 @@ def generate(
     if options.form == "c":
         return with_distribution(package, graph)
     return package
-
-
-def metadata_text(metadata: Mapping[str, Any]) -> bytes:
-    """The metadata as it is embedded: JSON in UTF-8."""
-    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def lower(graph: Graph, target: Target, blob: Blob, table: KernelTable | None = None) -> Lowered:
-    """Kernels, memory plan and code of a graph's steps; their constants are added to `blob`."""
-    table = table or kernel_table()
-    chosen: dict[str, Kernel] = {}
-
-    def kernel_of(node: Node) -> Kernel:
-        key = node.outputs[0].name  # unique in the graph and in the planner's copy of it; node names are not
-        if key not in chosen:
-            chosen[key] = table.select(node, target)
-        return chosen[key]
-
-    plan = make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
-    for step in plan.steps:
-        for operand in (*step.inputs, *step.outputs):
-            if operand.buffer.elements >= _MOST_ELEMENTS:
-                raise QcompError(
-                    f"the tensor has {operand.buffer.elements} elements, more than 32-bit indices reach",
-                    where=f"%{operand.name}", fix="make the model's inputs smaller",
-                )  # fmt: skip
-    functions: dict[Function, int] = {}
-    built = [_build(step, kernel_of(step.node), target, blob, functions) for step in plan.steps]
-    return Lowered(graph, target, plan, built, list(functions))
-
-
-def _build(
-    step: Step,
-    kernel: Kernel,
-    target: Target,
-    blob: Blob,
-    functions: dict[Function, int],
-) -> _Built:
-    request = KernelRequest(
-        step.node,
-        tuple(o.buffer for o in step.inputs),
-        tuple(o.buffer for o in step.outputs),
-        target,
-        _PLACEHOLDER,
-    )
-    code = kernel.generate(request)
-    # Layers of one shape share one function: what differs between them is behind the pointers.
-    function = functions.setdefault((code.text, code.helpers), len(functions))
-    return _Built(step, code, function, tuple(blob.add(c) for c in code.constants))
 
 
 @dataclass(frozen=True)
@@ -221,7 +142,7 @@ def _unit_text(
         or any("__m" in h.text for h in helpers.values()),
         linked=linked,
         helpers=[_helper_text(h, unit, common["prefix"]) for h in helpers.values()],
-        kernels=[functions[f][0].replace(_PLACEHOLDER, names[f]).strip() for f in unit.functions],
+        kernels=[functions[f][0].replace(PLACEHOLDER, names[f]).strip() for f in unit.functions],
         symbols=[names[f] for f in unit.functions],
     )
     return text.encode()
@@ -254,7 +175,7 @@ def _pointer(operand: Operand) -> str:
     return f"{letter}({operand.index}, {operand.interior})"
 
 
-def _step_text(index: int, built: _Built, home: tuple[int, int], target: Target) -> dict[str, Any]:
+def _step_text(index: int, built: Built, home: tuple[int, int], target: Target) -> dict[str, Any]:
     step, (unit, slot) = built.step, home
     operands = [_pointer(o) for o in (*step.inputs, *step.outputs)]
     shapes = " ".join("x".join(map(str, o.buffer.shape)) or "scalar" for o in step.outputs)
@@ -284,57 +205,3 @@ def _fill(fill: Fill, target: Target) -> dict[str, Any]:
         (fill.value + target.stored_offset) & 0xFF,
     )
     return {"offset": fill.operand.offset, "arguments": arguments}
-
-
-def _tensor(value: Value) -> dict[str, Any]:
-    quant = value.quant
-    return {
-        "name": value.name,
-        "dtype": str(value.dtype.numpy),
-        "shape": list(value.shape),
-        "quantization": None if quant is None else {"scale": list(quant.scale), "zero_point": list(quant.zero_point)},
-    }
-
-
-def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, Any]:
-    """The metadata of an artifact whose constants are `content`."""
-    graph, target, plan = lowered.graph, lowered.target, lowered.plan
-    digest = hashlib.sha256(content)
-    steps = []
-    for entry in lowered.steps:
-        node = entry.step.node
-        digest.update(entry.code.text.encode())
-        operands = (*entry.step.inputs, *entry.step.outputs)
-        moved = sum(math.prod(o.buffer.shape) * o.buffer.dtype.numpy.itemsize for o in operands)
-        steps.append(
-            {
-                "name": node.name,
-                "op": node.op.name,
-                "kernel": entry.code.kernel,
-                "macs": int(node.op.macs(node.call)),
-                "shape": list(entry.step.outputs[0].buffer.shape),
-                "bytes_moved": moved + sum(int(np.asarray(c).nbytes) for c in entry.code.constants),
-                "precision": _precision(node),
-            }
-        )
-    return {
-        "format": 1,
-        "qcomp": __version__,
-        "model": graph.name,
-        "target": target.name,
-        "isa": sorted(target.features),
-        "inputs": [_tensor(v) for v in graph.inputs],
-        "outputs": [_tensor(v) for v in graph.outputs],
-        "arena_bytes": plan.arena_bytes,
-        "arena_lower_bound": plan.lower_bound,
-        "weights_bytes": len(content),
-        "steps": steps,
-        "islands": [dict(island) for island in options.islands],
-        "hash": digest.hexdigest(),
-    }
-
-
-def _precision(node: Node) -> str:
-    """The element type that a node computes in: that of its widest operand or result that is not constant."""
-    types = [v.dtype for v in node.inputs if v is not None and not v.is_constant] + [v.dtype for v in node.outputs]
-    return max(types, key=lambda t: (t.is_float, t.bits)).value
