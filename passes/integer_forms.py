@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.ops.qelementwise import LARGEST_FACTOR
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
 from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.insert_fake_quant import apply_unary_chain
 from qcomp.passes.integer_regions import is_product
+
+_INT32 = 2.0**31 - 2.0**7  # below 2^31 also when rounded to float32
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def _weights(value: Value) -> tuple[np.ndarray, Quantization] | None:
     return centred.astype(np.int8), symmetric
 
 
-def _bias(value: Value | None, scales: np.ndarray, channels: int, where: str) -> np.ndarray | None:
-    """int32 bias in units of `scales` (float64); keeps stored integers when their scale is the same."""
+def _bias_steps(value: Value | None, scales: np.ndarray, channels: int) -> np.ndarray | None:
+    """The bias in units of `scales`, as integers in float64; keeps stored integers when their scale is the same."""
     if value is None:
-        return np.zeros(channels, np.int32)
+        return np.zeros(channels)
     producer = value.producer
     real: np.ndarray
     if value.data is not None:
@@ -104,19 +106,11 @@ def _bias(value: Value | None, scales: np.ndarray, channels: int, where: str) ->
         own = np.broadcast_to(np.asarray(scale, np.float64), stored.shape).reshape(-1)
         flat = stored.data.reshape(-1)
         if flat.size == channels and not zero.any() and np.allclose(own, scales, rtol=1e-5, atol=0):
-            return np.asarray(flat, np.int32)
+            return flat.astype(np.float64)
         real = (stored.data.astype(np.float64) - zero) * scale
     else:
         return None
-    steps = np.rint(np.broadcast_to(real.reshape(-1), (channels,)) / scales)
-    if np.abs(steps).max(initial=0) >= 2.0**31:
-        channel = int(np.abs(steps).argmax())
-        raise QcompError(
-            f"the bias of channel {channel} is {steps[channel]:.3g} steps, more than int32 holds",
-            where=where,
-            fix="run assign-per-channel, which widens such channels",
-        )
-    return np.asarray(steps, np.int32)
+    return np.asarray(np.rint(np.broadcast_to(real.reshape(-1), (channels,)) / scales))
 
 
 def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
@@ -136,13 +130,17 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     # A gemm's factor is one of its weights.
     factor = node.call.float("alpha") if node.op.name == "gemm" else 1.0
     s_w = np.broadcast_to(np.asarray(quant.scale, np.float64) * factor, (channels,))
-    scales = s_w * float(x.quant.scale[0])
-    bias = _bias(node.optional(2), scales, channels, f"{node.op.name} {node.name!r}")
+    bias = _bias_steps(node.optional(2), s_w * float(x.quant.scale[0]), channels)
     if bias is None:
         return None
+    # Next to a bias that int32 does not hold, the low bits of the weights do not matter.
+    excess = 2.0 ** np.ceil(np.log2(np.maximum(np.abs(bias) / _INT32, 1.0)))
+    weights = np.rint(weights / excess.reshape(-1, *(1,) * (weights.ndim - 1))).astype(np.int8)
+    bias, s_w = np.rint(bias / excess), s_w * excess
     mult = (s_w.astype(np.float32) * np.float32(x.quant.scale[0])).astype(np.float32)
     if target.quant is not None:
-        mult = mult / np.float32(target.quant.scale[0])
+        # From 256 on, every sum but 0 saturates: a larger factor changes nothing and could overflow int32.
+        mult = np.minimum(mult / np.float32(target.quant.scale[0]), np.float32(256))
     attrs["x_zp"] = x.quant.zero_point[0]
     attrs["dtype"] = DType.F32 if target.quant is None else DType.I8
     if target.quant is not None:
@@ -152,7 +150,7 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     operands = [
         x,
         graph.constant(weights, f"{base}.w", w_quant),
-        graph.constant(bias, f"{node.name}.bias"),
+        graph.constant(bias.astype(np.int32), f"{node.name}.bias"),
         graph.constant(mult.astype(np.float32), f"{node.name}.mult"),
     ]
     new = graph.add(op, operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
@@ -203,8 +201,10 @@ def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
         attrs["mult"] = float(np.float32(s_a) * np.float32(s_b) / np.float32(s_y))
     else:
         op = "qadd"
-        attrs["a_mult"] = float(np.float32(s_a / s_y))
-        attrs["b_mult"] = float(np.float32((-s_b if node.op.name == "sub" else s_b) / s_y))
+        factors = [float(np.float32(s / s_y)) for s in (s_a, -s_b if node.op.name == "sub" else s_b)]
+        if not all(abs(factor) < LARGEST_FACTOR for factor in factors):
+            return None
+        attrs["a_mult"], attrs["b_mult"] = factors
     new = graph.add(op, [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
+from qcomp.passes.integer_forms import dequantized
 from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
 
 INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"})
@@ -78,6 +79,10 @@ _REASONS = {
         "give calibration data for float weights (--calibrate), or quantize the model with symmetric int8 weights "
         "(weight_type=QInt8, WeightSymmetric)",
     ),
+    "scales-far-apart": (
+        "the scale of its result is too small next to those of its operands for a sum in int8 steps",
+        "calibrate its result again: it was constant, or nearly",
+    ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
         "give its operands and its result one scale and zero point",
@@ -114,7 +119,7 @@ def coverage(graph: Graph) -> Coverage:
         if _is_copy(node) and not _between_integers(graph, node):
             copies.append(node.op.name)  # a consequence of the islands around it
             continue
-        reason = _reason(node)
+        reason = _reason(graph, node)
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
     return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies))
@@ -142,7 +147,7 @@ def _between_integers(graph: Graph, node: Node) -> bool:
     return _stored(node) is not None and any(user.op.name == "quantize" for user in users)
 
 
-def _reason(node: Node) -> str:
+def _reason(graph: Graph, node: Node) -> str:
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
     if _is_copy(node):
@@ -150,7 +155,10 @@ def _reason(node: Node) -> str:
     if not has_integer_form(node):
         return "no-int8-form"
     stored = _stored(node)
-    return "float-neighbours" if stored is None or _is_int8(stored) else "wide-activations"
+    if stored is not None and not _is_int8(stored):
+        return "wide-activations"
+    alone = node.op.name in ("add", "sub") and all(dequantized(v) is not None for v in activations(node))
+    return "scales-far-apart" if alone and _between_integers(graph, node) else "float-neighbours"
 
 
 def _product_reason(node: Node) -> str:

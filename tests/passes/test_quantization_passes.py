@@ -403,6 +403,41 @@ def test_a_scale_is_raised_until_the_bias_fits() -> None:
     assert abs(out[0, 0] - 1000.0) < 1e-3
 
 
+def test_quantized_weights_are_shifted_until_a_float_bias_fits() -> None:
+    graph = parse_graph(
+        """graph @m {
+      input %x: f32[1,2]
+      const %w: i8[2,2] q([9.31322574615478515625e-10, 1.0], [], axis=0) = [127, -127, 1, 2]
+      const %b: f32[2] = [1000.0, 1.0]
+      %xq: f32[1,2] = fake_quant(%x) {quant = q(0.5, 0)}
+      %wr: f32[2,2] = dequantize(%w)
+      %y: f32[1,2] = gemm(%xq, %wr, %b) {trans_b = true}
+      output %y
+    }"""
+    )
+    result = run_passes(graph, parse_pipeline("fold-fake-quant,fuse-requantize,fit-accumulators,prove-accumulators"))
+    assert "qgemm" in _ops(result)
+    assert np.allclose(run(result, {"x": np.ones((1, 2), np.float32)})["y"], [[1000.0, 4.0]], rtol=1e-6)
+
+
+def test_a_product_whose_result_has_tiny_steps_saturates() -> None:
+    graph = parse_graph(
+        """graph @m {
+      input %x: f32[3,1]
+      const %w: i8[1,1] q(0.5, 0) = [127]
+      %xq: f32[3,1] = fake_quant(%x) {quant = q(0.5, 0)}
+      %wr: f32[1,1] = dequantize(%w)
+      %p: f32[3,1] = gemm(%xq, %wr) {trans_b = true}
+      %y: i8[3,1] q(9.31322574615478515625e-10, 100) = quantize(%p) {quant = q(9.31322574615478515625e-10, 100)}
+      output %y
+    }"""
+    )
+    result = run_passes(graph, parse_pipeline("fold-fake-quant,fuse-requantize,prove-accumulators"))
+    assert "qgemm" in _ops(result)
+    x = {"x": np.array([[-0.5], [0.0], [0.5]], np.float32)}
+    assert run(result, x)["y"].tolist() == run(graph, x)["y"].tolist() == [[-128], [100], [127]]
+
+
 @pytest.mark.parametrize("pipeline", ["assign-per-channel", "assign-per-channel{per_tensor=true}"])
 def test_the_bias_of_channels_without_weights_is_kept(pipeline: str) -> None:
     graph = parse_graph(

@@ -56,6 +56,15 @@ WIDE_SUM = """graph @m {
   %y: f32[2] = fake_quant(%s) {quant = q(0.25, 0)}
   output %y
 }"""
+TINY_RESULT = """graph @m {
+  input %x: f32[2,2]
+  input %z: f32[2,2]
+  %a: f32[2,2] = fake_quant(%x) {quant = q(0.5, 0)}
+  %b: f32[2,2] = fake_quant(%z) {quant = q(0.25, 0)}
+  %s: f32[2,2] = OP
+  %y: f32[2,2] = fake_quant(%s) {quant = q(9.31322574615478515625e-10, 0)}
+  output %y
+}"""
 INTERPOLATION = """graph @m {
   input %x: f32[1,2,3,3]
   %r: f32[1,2,6,6] = resize(%x) {mode = "MODE", sizes = [1, 2, 6, 6], scales = [1.0, 1.0, 2.0, 2.0]}
@@ -121,6 +130,11 @@ def test_the_advice_for_int8_alone_is_never_to_do_nothing() -> None:
 
 def test_a_sum_of_int16_and_int8_names_the_int16() -> None:
     assert islands(WIDE_SUM) == ["wide-activations"]
+
+
+@pytest.mark.parametrize("op", ["add(%a, %b)", "sub(%a, %b)"])
+def test_a_sum_whose_result_has_tiny_steps_stays_float(op: str) -> None:
+    assert islands(TINY_RESULT.replace("OP", op)) == ["scales-far-apart"]
 
 
 def test_a_quantized_gemm_is_no_island() -> None:

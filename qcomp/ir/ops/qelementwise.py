@@ -21,6 +21,8 @@ from qcomp.ir.requantize import (
 )
 from qcomp.ir.types import DType, TensorType
 
+LARGEST_FACTOR = 2.0**22 / 256  # of a term of qadd: sums stay small enough to be rounded in float32
+
 
 @register
 class QAdd(Op):
@@ -44,7 +46,7 @@ class QAdd(Op):
         check_table(call, 2)
         check_clamp(call)
         for name in ("a_mult", "b_mult"):
-            if not abs(call.float(name)) < 2.0**22 / 256 or float(np.float32(call.float(name))) != call.float(name):
+            if not abs(call.float(name)) < LARGEST_FACTOR or float(np.float32(call.float(name))) != call.float(name):
                 raise call.fail(f"{name} {call.float(name)} is not a float32 of moderate size")
         return [TensorType(DType.I8, broadcast_shape(call))]
 
