@@ -36,7 +36,6 @@ class Target:
     `vector_bytes` is the width of a vector register, 0 without one.  `dot_product` names the operand signs of a
     4-way int8 dot product instruction.  `flags` maps a compiler kind (zig, gcc, clang) to its flags.  `caches` maps
     "l1", "l2", "l3" to bytes.  `preference` orders targets for `native()`: the highest that the CPU allows wins.
-    `carries` names targets, best first, whose code an artifact for this one holds too; it chooses when it is loaded.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Target:
     memories: tuple[Memory, ...] = ()
     emulator: tuple[str, ...] = ()
     preference: int = 0
-    carries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         def reject(what: str) -> QcompError:
@@ -124,7 +122,6 @@ def parse_target(text: str, source: str) -> Target:
         fields["caches"] = {k: int(v) for k, v in sorted(table.get("caches", {}).items())}
         fields["memories"] = tuple(Memory(**m) for m in table.get("memories", ()))
         fields["emulator"] = tuple(table.get("emulator", ()))
-        fields["carries"] = tuple(table.get("carries", ()))
         return Target(**fields)
     except (TypeError, ValueError, AttributeError) as error:
         raise QcompError(f"malformed value: {error}", where=source) from None
@@ -144,11 +141,6 @@ def target(name: str) -> Target:
     if found.name != name:
         raise QcompError(f"the file describes target {found.name!r}", where=f"targets/{path.name}")
     return found
-
-
-def variants(machine: Target) -> tuple[Target, ...]:
-    """The targets whose code an artifact for `machine` holds, best first; the last is `machine` itself."""
-    return (*(target(name) for name in machine.carries), machine)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,7 @@ class SourcePackage:
     """Generated sources.
 
     `files` maps relative paths to contents, in a fixed order; `units` lists those to compile, the weights last;
-    `metadata` is the JSON object that is embedded.  `machines` maps units to the target to compile them for, where
-    that is not `target`.
+    `metadata` is the JSON object that is embedded.
     """
 
     name: str
@@ -68,11 +67,6 @@ class SourcePackage:
     units: tuple[str, ...]
     metadata: Mapping[str, Any]
     plan: MemoryPlan
-    machines: Mapping[str, Target] = field(default_factory=dict)
-
-    def machine(self, unit: str) -> Target:
-        """The target that a unit is compiled for."""
-        return self.machines.get(unit, self.target)
 
     def write(self, folder: Path) -> None:
         """Writes all files below an existing folder."""

@@ -25,6 +25,7 @@ SIZE_RATIO = {
     "mobilenet_v2": 0.27,
     "resnet50": 0.27,
     "page_orientation": 0.27,
+    "yolov8n_320": 0.27,
     "ppocr_rec": 0.275,
     "ppocr_det": 0.30,
     "mnist_resnet8": 0.35,
@@ -55,6 +56,9 @@ ROWS = {
     "mnist_dscnn_qat": Row("mnist_dscnn_qat", 40, loss=0.005),
     "mobilenet_v2": Row("mobilenet_v2", least=(("cosine", 0.93),), loss=1.0),
     "resnet50": Row("resnet50", least=(("cosine", 0.985),), loss=1.0),
+    "yolov8n_320": Row("yolov8n_320", least=(("cosine", 0.85),), loss=1.0),
+    "resnet8_32": Row("resnet8_32", 40, least=(("cosine", 0.99),), loss=1.0),
+    "dscnn_49x10": Row("dscnn_49x10", 40, least=(("cosine", 0.99),), loss=1.0),
     "ppocr_det": Row("ppocr_det", loss=0.02),
     "page_orientation": Row("page_orientation", loss=0.04),
 }

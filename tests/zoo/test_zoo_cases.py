@@ -21,13 +21,16 @@ ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for
 TOLERANCE = {"mnist_resnet8": 0.01, "mnist_dscnn": 0.01, "mnist_dscnn_qat": 0.01, "digits_mlp": 0.015}
 
 
-def test_there_are_eleven_cases() -> None:
+def test_there_are_fourteen_cases() -> None:
     assert qcomp.zoo.names() == [
         "efficientnet_lite0",
         "efficientnet_lite0_views",
         "ppocr_rec",
         "mobilenet_v2",
         "resnet50",
+        "yolov8n_320",
+        "resnet8_32",
+        "dscnn_49x10",
         "mnist_resnet8",
         "mnist_dscnn",
         "mnist_dscnn_qat",
