@@ -36,6 +36,7 @@ from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.remove_no_ops import RemoveNoOps
+from qcomp.passes.shorten_multipliers import ShortenMultipliers
 from qcomp.passes.signed_edges import SignedEdges
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.passes.tighten_clamps import TightenClamps
@@ -140,10 +141,11 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     nothing open, they are not read.
     """
     graph = _run(graph, canonicalization(), options)
+    given = is_quantized(graph)
     plan = plan_quantization(graph)
     points = [v.name for v in plan.points]
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
-    if samples is not None and (points or float_weights or not is_quantized(graph)):
+    if samples is not None and (points or float_weights or not given):
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
         calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
@@ -151,7 +153,7 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
-    return _run(graph, integer_lowering(), options)
+    return _run(graph, integer_lowering(own_scales=not given), options)
 
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
@@ -163,8 +165,10 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     return _run(graph, integer_lowering(), options)
 
 
-def integer_lowering() -> list[Pass]:
-    """Passes from a graph with fake quantization to integer ops."""
+def integer_lowering(own_scales: bool = True) -> list[Pass]:
+    """Passes from a graph with fake quantization to integer ops.
+
+    own_scales: qcomp chose them, so that multipliers may be rounded; a quantized model's integers stay as they are."""
     return [
         SignedEdges(),
         ChannelsLast(),
@@ -182,6 +186,7 @@ def integer_lowering() -> list[Pass]:
         CommonSubexpressions(),
         DeadCode(),
         FitAccumulators(),
+        *([ShortenMultipliers()] if own_scales else []),
         TightenClamps(),
         ProveAccumulators(),
     ]

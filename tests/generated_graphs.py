@@ -14,6 +14,7 @@ import numpy as np
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.toolchain import build_library
 from qcomp.ir import DType, Graph, Quantization, TensorType, Value, print_graph, run, verify
+from qcomp.ir.halves import from_halves, to_halves
 from qcomp.runtime.loader import load
 from qcomp.targets import target
 
@@ -67,7 +68,8 @@ class Grower:
             usual *= self.pick([100.0, 0.01, 1e6, 1e-30])
         elif kind == 2:
             usual *= self.rng.choice([1.0, -1.0, 0.0], count)
-        return usual.astype(np.float32)
+        mults = usual.astype(np.float32)
+        return from_halves(*to_halves(mults)) if self.chance(0.5) else mults
 
     def mult(self) -> float:
         usual = self.pick([0.5, 1.0, 0.25, 1.5, float(self.rng.uniform(0.01, 2)), float(self.rng.uniform(-1, 1))])

@@ -13,7 +13,15 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
-from qcomp.codegen.c.x86.packing import needs_guard, pack_tile, run_weights, stored_bias, tail_lanes
+from qcomp.codegen.c.x86.packing import (
+    needs_guard,
+    pack_multipliers,
+    pack_tile,
+    run_weights,
+    stored_bias,
+    stored_multipliers,
+    tail_lanes,
+)
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
@@ -33,7 +41,7 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
         nv=nv,
         masked=epilogue.masked,
         ctype=epilogue.ctype,
-        epilogue=epilogue_text(mr, nv, epilogue, f"(w + {64 * nv})"),
+        epilogue=epilogue_text(mr, nv, epilogue, "mult"),
         tiles_note="Products of runs of bytes with packed weights",
     )
     return (*epilogue.helpers, CFunction(name, text))
@@ -102,10 +110,39 @@ class _Step:
 
 
 @dataclass(frozen=True)
+class _Places:
+    """C expressions of where tile t has its input, weights, multipliers and output."""
+
+    x: str
+    w: str
+    mult: str
+    y: str
+
+    @property
+    def from_table(self) -> bool:
+        return any(place.startswith("tiles") for place in (self.x, self.w, self.y))
+
+
+def _linear(values: list[int], first: int) -> str | None:
+    """C expression in t of values[t - first], where they are equally far apart."""
+    step = values[1] - values[0] if len(values) > 1 else 0
+    if values != [values[0] + i * step for i in range(len(values))]:
+        return None
+    return f"({values[0] - first * step} + t * {step})" if step else str(values[0])
+
+
+def _places(band: list[_Tile], first: int, mult_at: int, mult_bytes: int) -> _Places:
+    columns = ("x", [t.x for t in band]), ("w", [t.weights for t in band]), ("y", [t.y for t in band])
+    found = {name: _linear(values, first) or f"tiles[t].{name}" for name, values in columns}
+    return _Places(mult=f"({mult_at - first * mult_bytes} + t * {mult_bytes})", **found)
+
+
+@dataclass(frozen=True)
 class _Band:
     first: int
     last: int
     stride: int
+    at: _Places
     steps: tuple[_Step, ...]
 
 
@@ -137,13 +174,15 @@ def conv_code(
     lines = _lines(shape, len(runs), dwords, outputs)
     widths = split_channels(outputs, lines.length, len(runs), dwords)
     f32 = requantization.dtype == "f32"
+    multipliers = stored_multipliers(mult)
     epilogue = Epilogue(
         "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
-        "avx512vbmi" in features,
+        "avx512vbmi" in features, multipliers.short,
     )  # fmt: skip
 
     packed: list[UInt8] = []
     sizes: dict[_Tile, int] = {}
+    mults: dict[_Tile, UInt8] = {}
     tiles: dict[tuple[int, bool], list[_Tile]] = {}
     for block in range(blocks):
         w = run_weights(block_weights(weights, groups, joined, block) if groups > 1 else weights, per_tap)
@@ -152,8 +191,9 @@ def conv_code(
             stop = min(start + 16 * nv, outputs)
             own = slice(block * outputs + start, block * outputs + stop)
             tile = _Tile(sum(p.size for p in packed), block * inputs, block * outputs + start)
-            packed.append(pack_tile(w[start:stop], folded[own], mult[own], nv, interleaved=not f32))
+            packed.append(pack_tile(w[start:stop], folded[own], nv, interleaved=not f32))
             sizes[tile] = packed[-1].size
+            mults[tile] = pack_multipliers(multipliers.values[own], nv, interleaved=not f32)
             tiles.setdefault((nv, stop - start < 16 * nv), []).append(tile)
             start = stop
 
@@ -173,7 +213,9 @@ def conv_code(
             )
             pixel += rows * repeats
         first = bands[-1].last if bands else 0
-        bands.append(_Band(first, first + len(band), sizes[band[0]], tuple(steps)))
+        at = _places(band, first, sum(p.size for p in packed), mults[band[0]].size)
+        packed += [mults[tile] for tile in band]
+        bands.append(_Band(first, first + len(band), sizes[band[0]], at, tuple(steps)))
         cycles += lines.count * len(band) * line.cycles
 
     count = bands[-1].last
@@ -181,13 +223,14 @@ def conv_code(
     line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
     grid = partition(lines.count, count, cycles, blob.size, line_bytes)
     tail = outputs - 16 * (sum(widths) - widths[-1])
-    at = accumulate((16 * lanes for lanes in tail_lanes(tail, widths[-1], not f32)), initial=0)
+    lanes_at = accumulate((16 * lanes for lanes in tail_lanes(tail, widths[-1], not f32)), initial=0)
     text = render(
         "conv.c.j2",
         symbol=symbol,
         ctype=epilogue.ctype,
         runs=runs,
-        tiles=[tile for band in tiles.values() for tile in band],
+        tiles=[tile for band in tiles.values() for tile in band] if any(b.at.from_table for b in bands) else (),
+        count=count,
         bands=bands,
         prefetch=prefetch,
         table=epilogue.table,
@@ -205,7 +248,8 @@ def conv_code(
         ys=shape.y.channels,
         dwords=dwords,
         mask=hex((1 << min(64, tail)) - 1),
-        at=list(at),
+        at=list(lanes_at),
+        unit=float_literal(multipliers.unit),
         **clamp_values(requantization),
     )
     constants = (blob,) if not epilogue.table else (blob, np.array(requantization.table, np.uint8))

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group
-from qcomp.codegen.c.x86.packing import as_bytes, needs_guard, padded, stored_bias, tile_order
+from qcomp.codegen.c.x86.packing import as_bytes, needs_guard, padded, stored_bias, stored_multipliers, tile_order
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
@@ -155,7 +157,8 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         )
         for t in range(slots)
     )
-    offsets = {(j, g, v): 512 + 64 * (4 * i + v) for i, (j, g) in enumerate(dwords) for v in range(4)}
+    first = 384 if epilogue.short else 512
+    offsets = {(j, g, v): first + 64 * (4 * i + v) for i, (j, g) in enumerate(dwords) for v in range(4)}
     resident = len(offsets) + 4 * slots <= RESIDENT
     weight = {(j, g, v): f"w{j}_{g}_{v}" if resident else _at(at) for (j, g, v), at in offsets.items()}
     name = f"qc_x86_dw{rows}x{columns}s{stride}_{segments}_{epilogue.suffix}"
@@ -175,6 +178,7 @@ def row_helper(rows: int, columns: int, stride: int, segments: int, epilogue: Ep
         prologue=[column(j) for j in range(ahead)],
         steps=steps,
         skip=stride - fresh,
+        multipliers=epilogue.multipliers("w + 256", 4),
         index=(),
         **epilogue.template_values,
     )
@@ -190,13 +194,17 @@ def any_helper(segments: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
         seg=segments,
         loads=[_load(f"a{r}", segments) for r in range(4)],
         group=Group(tuple((0, v) for v in range(4)), (0, 1, 2, 3), _stores(segments, epilogue.masked)),
+        multipliers=epilogue.multipliers("w + 256", 4),
+        weights_at=384 if epilogue.short else 512,
         index=(),
         **epilogue.template_values,
     )
     return (*epilogue.helpers, CFunction(name, text))
 
 
-def pack_block(weights: Int8, bias: Int32, mult: Float32, segments: int, rotating: bool) -> UInt8:
+def pack_block(
+    weights: Int8, bias: Int32, mult: Float32 | npt.NDArray[np.float16], segments: int, rotating: bool
+) -> UInt8:
     """bias | multipliers | weights [dwords][4][16][4] of up to 64/segments channels.
 
     weights: [c, KH, KW]; rotating: the dwords of `row_dwords`, else [KW][row groups] with zeros beyond KH."""
@@ -242,6 +250,7 @@ def depthwise_code(
     rotating = shape.dilations[1] == 1 and -(-kw // sw) <= MAX_ROTATING and kh <= 8
     folded = stored_bias(weights, bias, requantization.x_zp)
     guard = needs_guard(weights, bias, mult, requantization.x_zp)
+    multipliers = stored_multipliers(mult)
     tail = channels % 64
     blocks = [(64 * i, 1, False) for i in range(channels // 64)]
     if tail:
@@ -253,9 +262,9 @@ def depthwise_code(
     packed: list[UInt8] = []
     for i, (start, segments, masked) in enumerate(blocks):
         at = slice(start, start + 64 // segments)
-        packed.append(pack_block(weights[at, :, :, 0], folded[at], mult[at], segments, rotating))
+        packed.append(pack_block(weights[at, :, :, 0], folded[at], multipliers.values[at], segments, rotating))
         table = requantization.table is not None
-        epilogue = Epilogue("u8", guard, table, masked, "avx512vbmi" in features)
+        epilogue = Epilogue("u8", guard, table, masked, "avx512vbmi" in features, multipliers.short)
         needed = row_helper(kh, kw, sw, segments, epilogue) if rotating else any_helper(segments, epilogue)
         helpers = merge_helpers(helpers, needed)
         apart = width // segments
@@ -298,6 +307,7 @@ def depthwise_code(
         kh=kh,
         kw=kw,
         block_bytes=packed[0].size,
+        unit=float_literal(multipliers.unit),
         **clamp_values(requantization),
     )
     constants = [np.concatenate(packed)]

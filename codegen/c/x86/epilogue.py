@@ -13,18 +13,20 @@ TYPES = plain_helper("qc_x86_rq", "types.c.j2")
 @dataclass(frozen=True)
 class Epilogue:
     """How accumulators become outputs: u8 or f32, clamped in float first where the proof of range fails,
-    through a 256-entry table, and with the channels of a tail masked."""
+    through a 256-entry table, with the channels of a tail masked, and by multipliers that are stored as halves."""
 
     kind: str = "u8"
     guard: bool = False
     table: bool = False
     masked: bool = False
     vbmi: bool = False
+    short: bool = False
 
     @property
     def suffix(self) -> str:
         table = ("_t" + ("vbmi" if self.vbmi else "bw")) if self.table else ""
-        return self.kind + table + ("_g" if self.guard else "") + ("_m" if self.masked else "")
+        flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short))
+        return self.kind + table + "".join(text for text, given in flags if given)
 
     @property
     def ctype(self) -> str:
@@ -34,7 +36,14 @@ class Epilogue:
     def template_values(self) -> dict[str, object]:
         """What bounds.c.j2 and pack.c.j2 ask for besides `index` and `group`."""
         table = table_helper(self.vbmi).name if self.table else ""
-        return {"kind": self.kind, "guard": self.guard, "masked": self.masked, "table": table}
+        return {"kind": self.kind, "guard": self.guard, "masked": self.masked, "table": table, "short": self.short}
+
+    def multipliers(self, address: str, vectors: int) -> list[str]:
+        """The multipliers of a tile as vectors of floats; `address` is where they are packed."""
+        if self.short:
+            halves = (f"_mm256_loadu_si256((const __m256i*)({address} + {32 * v}))" for v in range(vectors))
+            return [f"_mm512_mul_ps(_mm512_cvtph_ps({half}), _mm512_set1_ps(q->unit))" for half in halves]
+        return [f"_mm512_loadu_ps((const float*)({address} + {64 * v}))" for v in range(vectors)]
 
     @property
     def helpers(self) -> tuple[CFunction, ...]:
@@ -110,7 +119,7 @@ def _groups(mr: int, nv: int, masked: bool) -> tuple[Group, ...]:
 
 
 def epilogue_text(mr: int, nv: int, epilogue: Epilogue, mult: str) -> str:
-    """C that writes accumulators c0_0.. to y (+ row * ys); `mult` names the packed multipliers."""
-    values = epilogue.template_values
+    """C that writes accumulators c0_0.. to y (+ row * ys); `mult` is the address of the packed multipliers."""
+    values = epilogue.template_values | {"multipliers": epilogue.multipliers(mult, nv)}
     groups = _groups(mr, nv, epilogue.masked)
-    return render("epilogue.c.j2", mr=mr, nv=nv, mult=mult, index=PIXEL_ORDER[nv], groups=groups, **values)
+    return render("epilogue.c.j2", mr=mr, nv=nv, index=PIXEL_ORDER[nv], groups=groups, **values)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
 from qcomp.errors import QcompError
+from qcomp.ir.halves import from_halves, to_halves
 
 LANES = 16
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """Multipliers as they are stored: halves times `unit` where all of a node are exact so, else floats."""
+
+    values: Float32 | npt.NDArray[np.float16]
+    unit: float = 1.0
+
+    @property
+    def short(self) -> bool:
+        return self.values.dtype == np.float16
+
+
+def stored_multipliers(mult: Float32) -> Multipliers:
+    halves, unit = to_halves(mult)
+    return Multipliers(halves, unit) if np.array_equal(from_halves(halves, unit), mult) else Multipliers(mult)
 
 
 def tile_order(vectors: int) -> list[int]:
@@ -85,16 +105,22 @@ def tail_lanes(channels: int, vectors: int, interleaved: bool) -> tuple[int, ...
     return tuple(min(4, quads - 4 * j) for j in range(vectors))
 
 
-def pack_tile(weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
-    """bias | multipliers | weights [runs][dwords][lanes][4][4] of up to 16 * vectors output channels.
+def pack_tile(weights: Int8, bias: Int32, vectors: int, interleaved: bool) -> UInt8:
+    """bias | weights [runs][dwords][lanes][4][4] of up to 16 * vectors output channels.
 
     weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`. Of each vector of
     weights there are the lanes of `tail_lanes`; zeros follow up to where a load of the last whole vector ends."""
     width = vectors * LANES
     order = tile_order(vectors) if interleaved else list(range(width))
     lanes = tail_lanes(weights.shape[0], vectors, interleaved)
-    w, b, m = (padded(a, width)[order] for a in (weights, bias, mult))
+    w, b = (padded(a, width)[order] for a in (weights, bias))
     body = np.concatenate([w[LANES * j : LANES * j + 4 * n] for j, n in enumerate(lanes)])
-    parts = [as_bytes(b), as_bytes(m), as_bytes(np.moveaxis(body, 0, 2))]
-    read = sum(part.size for part in parts) + 16 * (4 - lanes[-1])
-    return np.concatenate([*parts, np.zeros(-(-read // 64) * 64 - sum(part.size for part in parts), np.uint8)])
+    parts = [as_bytes(b), as_bytes(np.moveaxis(body, 0, 2))]
+    size = sum(part.size for part in parts)
+    return np.concatenate([*parts, np.zeros(-(-(size + 16 * (4 - lanes[-1])) // 64) * 64 - size, np.uint8)])
+
+
+def pack_multipliers(values: npt.NDArray[np.floating], vectors: int, interleaved: bool) -> UInt8:
+    """Multipliers of a tile of up to 16 * vectors output channels."""
+    width = vectors * LANES
+    return as_bytes(padded(values, width)[tile_order(vectors) if interleaved else list(range(width))])
