@@ -106,7 +106,7 @@ def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Pa
     with ThreadPoolExecutor(_PROCESSES) as executor:
         objects = list(executor.map(lambda job: compile_unit(compiler, package.target, folder, *job), jobs))
     named = dict(zip((job[0] for job in jobs), objects, strict=True))
-    # The page-aligned weights first: what follows them in the read-only data needs no gap.
+    # The weights first: what follows them in the read-only data needs no gap.
     weights = package.units[-1]
     ordered = [named[weights], *(named[unit] for unit in sorted(named) if unit != weights)]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]

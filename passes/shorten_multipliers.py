@@ -22,8 +22,8 @@ _ROUNDING = 2.0**-11
 class ShortenMultipliers(Pass):
     """Rounds the multipliers of convolutions and matrix products to 11 bits where qcomp chose the scales itself.
 
-    A result changes by 2**-12 of itself on average, a thirtieth of a step of int8 at most by 2**-11, and kernels
-    that store such multipliers as halves take two bytes a channel less.  A node with channels that are too far apart
+    A result moves by 2**-11 of itself at most, a sixteenth of a step of int8, before it is rounded, and kernels that
+    store such multipliers as halves take two bytes a channel less.  A node with channels that are too far apart
     for one power of two keeps what it has, and so do models that come quantized: their integers are given.
 
     before:

@@ -15,7 +15,6 @@ The checksum is defined in qcomp.runtime.checksum.
 from __future__ import annotations
 
 import io
-import json
 import os
 import struct
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ import numpy as np
 
 from qcomp.errors import QcompError
 from qcomp.runtime.checksum import Checksum
+from qcomp.runtime.metadata import metadata_text, parse_metadata
 
 FORMAT = 1
 MAGIC = b"QCOMPART"
@@ -104,7 +104,7 @@ def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, An
         where = os.fspath(elf)
         with open(where, "rb") as file:
             code = file.read()
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = metadata_text(metadata)
     found = code.find(text)
     place = found if 0 < found < 1 << 32 else 0
     appended = b"" if place else text
@@ -113,7 +113,7 @@ def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, An
     for piece in (code, appended, head):
         state.update(piece)
     digest = state.digest()
-    _describe(where, FORMAT, _elf_machine(where, code[:20]), len(code), digest, json.loads(text))
+    _describe(where, FORMAT, _elf_machine(where, code[:20]), len(code), digest, parse_metadata(text))
     return b"".join((code, appended, head, digest, bytes(FOOTER_BYTES - _ZEROS_AT)))
 
 
@@ -161,9 +161,9 @@ def read_open_file(file: io.FileIO, where: str) -> ArtifactInfo:
     file.seek(place or elf_bytes)
     text = file.read(text_bytes) or b""
     try:
-        metadata = json.loads(text)
+        metadata = parse_metadata(text)
     except ValueError as error:
-        raise QcompError(f"metadata is not JSON: {error}", where=where, fix="compile the model again") from error
+        raise QcompError(f"metadata is malformed: {error}", where=where, fix="compile the model again") from error
     return _describe(where, version, _elf_machine(where, start), elf_bytes, digest, metadata)
 
 

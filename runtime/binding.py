@@ -47,7 +47,7 @@ class Binding:
 
     def fixed_inputs(self, given: Mapping[str, Array] | None) -> list[Array]:
         """One array for each input that a run can read in place: the caller's own, or one of zeros."""
-        given = given or {}
+        given = {} if given is None else given
         self._check_names("input", given, self._input_names)
         arrays = []
         for tensor in self._inputs:
@@ -66,7 +66,7 @@ class Binding:
 
     def outputs(self, out: Mapping[str, Array] | None, inputs: Sequence[Array]) -> list[Array]:
         """One array for each output: the caller's from `out`, else a new one."""
-        if not out:
+        if out is None:
             return [np.empty(tensor.shape, tensor.dtype) for tensor in self._outputs]
         self._check_names("output", out, self._output_names)
         results: list[Array] = []
@@ -98,6 +98,8 @@ class Binding:
         return array
 
     def _check_names(self, role: str, given: Mapping[str, Array], known: tuple[str, ...]) -> None:
+        if not isinstance(given, Mapping):
+            raise self._misfit(f"{role}s are a {type(given).__name__}", f"give a dict of {', '.join(known)} to arrays")
         unknown = [str(name) for name in given if name not in known]
         if unknown:
             raise self._misfit(f"unknown {role} {', '.join(unknown)}", f"the model has {', '.join(known)}")

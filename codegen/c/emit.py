@@ -12,13 +12,14 @@ from qcomp.codegen.c.constants import Blob
 from qcomp.codegen.c.distribution import with_distribution
 from qcomp.codegen.c.kernel import CFunction, KernelTable
 from qcomp.codegen.c.lower import PLACEHOLDER, Built, Function, Lowered, lower
-from qcomp.codegen.c.metadata import describe, metadata_text
+from qcomp.codegen.c.metadata import describe
 from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment
 from qcomp.codegen.c.weights import metadata_file, weight_files
 from qcomp.codegen.plan import Fill, Operand
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph
+from qcomp.runtime.metadata import metadata_text
 from qcomp.runtime.sources import HEADER
 from qcomp.targets import Target
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,6 @@ from qcomp import __version__
 from qcomp.codegen.c.lower import Lowered
 from qcomp.codegen.c.package import Options
 from qcomp.ir import Node, Value
-
-
-def metadata_text(metadata: Mapping[str, Any]) -> bytes:
-    """The metadata as it is embedded: JSON in UTF-8."""
-    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, Any]:

@@ -64,7 +64,7 @@ typedef struct qcomp_model {
     int32_t outputs;      /* length of the outputs array of run */
     uint64_t arena_bytes; /* size of the arena */
     uint64_t arena_align; /* its alignment in bytes, a power of two */
-    const char *metadata; /* JSON, UTF-8: names, dtypes, shapes, quantization, steps */
+    const char *metadata; /* JSON, UTF-8: names, dtypes, shapes, quantization, steps (by columns) */
     uint64_t metadata_bytes;
     /* Inputs and outputs are dense row-major arrays in the order, dtype and shape that the metadata gives, aligned
      * for their element type; outputs overlap neither each other nor an input. The arena's contents need not be

@@ -26,9 +26,9 @@ SIZE_RATIO = {
     "resnet50": 0.27,
     "page_orientation": 0.27,
     "yolov8n_320": 0.27,
-    "ppocr_rec": 0.275,
-    "ppocr_det": 0.30,
-    "mnist_resnet8": 0.35,
+    "ppocr_rec": 0.27,
+    "ppocr_det": 0.295,
+    "mnist_resnet8": 0.34,
 }
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from qcomp.errors import QcompError
 from qcomp.runtime.artifact import FOOTER_BYTES, TensorInfo, read_trailer, write_trailer
 from qcomp.runtime.features import cpu_features, machine
 from qcomp.runtime.loader import load
+from qcomp.runtime.metadata import metadata_text
 
 
 def refuse(path: Path, reason: str) -> None:
@@ -31,7 +31,7 @@ def rewrite(artifact: Path, folder: Path, change: Callable[[bytearray], bytes | 
 
 def test_layout_is_elf_then_json_then_footer(artifact: Path, elf: bytes) -> None:
     data = artifact.read_bytes()
-    text = json.dumps(METADATA, sort_keys=True, separators=(",", ":")).encode()
+    text = metadata_text(METADATA)
     assert data[: len(elf)] == elf
     assert data[len(elf) : -FOOTER_BYTES] == text
     assert data[-FOOTER_BYTES:-32] == b"QCOMPART" + struct.pack("<IIQQ", 1, 0, len(elf), len(text))
@@ -39,7 +39,7 @@ def test_layout_is_elf_then_json_then_footer(artifact: Path, elf: bytes) -> None
 
 
 def test_metadata_that_the_library_holds_is_not_repeated(elf: bytes, tmp_path: Path) -> None:
-    text = json.dumps(METADATA, sort_keys=True, separators=(",", ":")).encode()
+    text = metadata_text(METADATA)
     holder = elf + text + b"\0"
     path = tmp_path / "once.so"
     path.write_bytes(write_trailer(holder, METADATA))

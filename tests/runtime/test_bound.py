@@ -73,6 +73,10 @@ def test_unfit_arrays_are_refused(artifact: Path, feed: Feed) -> None:
             model.bind({"x": [1.0]})  # type: ignore[dict-item]
         with pytest.raises(QcompError, match="unknown input w"):
             model.bind({"w": feed["x"]})
+        with pytest.raises(QcompError, match="inputs are a list; give a dict of x, q to arrays"):
+            model.bind([feed["x"]])  # type: ignore[arg-type]
+        with pytest.raises(QcompError, match="outputs are a ndarray"):
+            model.bind(feed, np.zeros((4, 250), np.float32))  # type: ignore[arg-type]
         with pytest.raises(QcompError, match="output y shares memory"):
             model.bind(feed, {"y": feed["x"]})
 

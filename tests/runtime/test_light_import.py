@@ -63,7 +63,7 @@ def test_a_bare_machine_runs_a_copied_artifact(artifact: Path, deployed: Path, f
     assert [name for name in modules["brought"] if name.startswith("qcomp")] == [
         "qcomp", "qcomp.errors", "qcomp.runtime", "qcomp.runtime.artifact", "qcomp.runtime.binding",
         "qcomp.runtime.bound", "qcomp.runtime.checksum", "qcomp.runtime.features", "qcomp.runtime.library",
-        "qcomp.runtime.loader",
+        "qcomp.runtime.loader", "qcomp.runtime.metadata",
     ]  # fmt: skip
     # Each of these costs megabytes; none of them belongs to running a model.
     assert not {"hashlib", "_hashlib", "ssl", "subprocess", "multiprocessing", "logging"} & set(modules["brought"])

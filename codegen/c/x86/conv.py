@@ -40,8 +40,9 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
         mr=mr,
         nv=nv,
         masked=epilogue.masked,
+        short=epilogue.short,
         ctype=epilogue.ctype,
-        epilogue=epilogue_text(mr, nv, epilogue, "mult"),
+        epilogue=epilogue_text(mr, nv, epilogue, "scale" if epilogue.short else "(const float*)mult"),
         tiles_note="Products of runs of bytes with packed weights",
     )
     return (*epilogue.helpers, CFunction(name, text))

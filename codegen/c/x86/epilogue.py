@@ -118,8 +118,8 @@ def _groups(mr: int, nv: int, masked: bool) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def epilogue_text(mr: int, nv: int, epilogue: Epilogue, mult: str) -> str:
-    """C that writes accumulators c0_0.. to y (+ row * ys); `mult` is the address of the packed multipliers."""
-    values = epilogue.template_values | {"multipliers": epilogue.multipliers(mult, nv)}
+def epilogue_text(mr: int, nv: int, epilogue: Epilogue, scale: str) -> str:
+    """C that writes accumulators c0_0.. to y (+ row * ys); `scale` points to the multipliers."""
+    values = epilogue.template_values | {"scale": scale}
     groups = _groups(mr, nv, epilogue.masked)
     return render("epilogue.c.j2", mr=mr, nv=nv, index=PIXEL_ORDER[nv], groups=groups, **values)

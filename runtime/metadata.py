@@ -1,0 +1,70 @@
+"""The text form of an artifact's metadata: JSON in which tables are kept by columns.
+
+A list of objects that have the same keys ("steps", "islands") becomes one object of lists; a list of strings in it
+that repeat becomes {"values": [each once], "index": [which]}, where that is shorter:
+
+    [{"op": "qgemm", "macs": 6}, {"op": "qgemm", "macs": 8}]
+    {"macs": [6, 8], "op": {"index": [0, 0], "values": ["qgemm"]}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Members of the metadata that are tables.
+_TABLES = ("steps", "islands")
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> bytes:
+    """The metadata in UTF-8; the same object gives the same bytes."""
+    tables = {name: _columns(metadata[name]) for name in _TABLES if name in metadata}
+    return _json({**metadata, **tables}).encode()
+
+
+def parse_metadata(text: bytes) -> Any:
+    """What `metadata_text` was given; tables that are kept by rows are taken as they are.
+
+    Raises ValueError for what is not JSON, or a table whose columns do not fit together."""
+    whole = json.loads(text)
+    if not isinstance(whole, dict):
+        return whole
+    return {name: _rows(value) if name in _TABLES else value for name, value in whole.items()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Any:
+    if not rows or any(row.keys() != rows[0].keys() for row in rows):
+        return list(rows)
+    return {key: _shorter([row[key] for row in rows]) for key in rows[0]}
+
+
+def _shorter(column: list[Any]) -> Any:
+    if not all(isinstance(value, str) for value in column):
+        return column
+    place = {value: at for at, value in enumerate(dict.fromkeys(column))}
+    pooled = {"values": list(place), "index": [place[value] for value in column]}
+    return min(column, pooled, key=lambda form: len(_json(form)))
+
+
+def _rows(table: Any) -> Any:
+    if not isinstance(table, dict):
+        return table
+    columns = {key: _column(value) for key, value in table.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _column(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        try:
+            strings, index = value["values"], value["index"]
+            return [strings[at] for at in index]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"a column of repeated strings is malformed: {error!r}") from error
+    if not isinstance(value, list):
+        raise ValueError(f"a column is a list, not {type(value).__name__}")
+    return value
