@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
 from qcomp.errors import QcompError
 
-LANES = 16
 
-
-def tile_order(vectors: int) -> list[int]:
-    """Channel of each accumulator element of a tile of `vectors` x 16 channels.
+def tile_order(vectors: int, lanes: int) -> list[int]:
+    """Channel of each accumulator element of a tile of `vectors` x `lanes` channels.
 
     vpackssdw and vpackuswb interleave vectors in 128-bit lanes, so element 4L+i of vector j holds channel
     4*vectors*L + 4j + i, and the packed bytes come out (lane by lane) in channel order."""
-    return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(LANES)]
+    return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(lanes)]
 
 
 def _folded(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.int64]:
@@ -77,24 +76,27 @@ def run_weights(weights: Int8, per_tap: bool) -> Int8:
     return flat.reshape(outputs, runs[0], -1, 4)
 
 
-def tail_lanes(channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
-    """For each vector of a tile how many of its 128-bit lanes hold any of `channels` channels."""
+def tail_lanes(isa: Isa, channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
+    """For each vector of a tile how many of its 128-bit lanes are packed: where the form of products
+    allows it, those that hold any of `channels` channels."""
+    if not isa.dot.trims:
+        return (isa.quarters,) * vectors
     quads = -(-channels // 4)
     if interleaved:
         return tuple(-(-(quads - j) // vectors) for j in range(vectors))
-    return tuple(min(4, quads - 4 * j) for j in range(vectors))
+    return tuple(min(isa.quarters, quads - isa.quarters * j) for j in range(vectors))
 
 
-def pack_tile(weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
-    """bias | multipliers | weights [runs][dwords][lanes][4][4] of up to 16 * vectors output channels.
+def pack_tile(isa: Isa, weights: Int8, bias: Int32, mult: Float32, vectors: int, interleaved: bool) -> UInt8:
+    """bias | multipliers | weights [runs][dwords][lanes][4][4] of up to `vectors` vectors of output channels.
 
     weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`. Of each vector of
     weights there are the lanes of `tail_lanes`; zeros follow up to where a load of the last whole vector ends."""
-    width = vectors * LANES
-    order = tile_order(vectors) if interleaved else list(range(width))
-    lanes = tail_lanes(weights.shape[0], vectors, interleaved)
+    width = vectors * isa.lanes
+    order = tile_order(vectors, isa.lanes) if interleaved else list(range(width))
+    lanes = tail_lanes(isa, weights.shape[0], vectors, interleaved)
     w, b, m = (padded(a, width)[order] for a in (weights, bias, mult))
-    body = np.concatenate([w[LANES * j : LANES * j + 4 * n] for j, n in enumerate(lanes)])
-    parts = [as_bytes(b), as_bytes(m), as_bytes(np.moveaxis(body, 0, 2))]
-    read = sum(part.size for part in parts) + 16 * (4 - lanes[-1])
+    body = np.concatenate([w[isa.lanes * j : isa.lanes * j + 4 * n] for j, n in enumerate(lanes)])
+    parts = [as_bytes(b), as_bytes(m), as_bytes(isa.dot.arrange(np.moveaxis(body, 0, 2), isa.lanes))]
+    read = sum(part.size for part in parts) + 16 * (isa.quarters - lanes[-1])
     return np.concatenate([*parts, np.zeros(-(-read // 64) * 64 - sum(part.size for part in parts), np.uint8)])
