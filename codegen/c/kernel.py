@@ -6,7 +6,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
@@ -89,7 +88,7 @@ class Kernel(ABC):
 
     name: str
     op: str
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: frozenset[str] = frozenset()
 
     def supports(self, node: Node, target: Target) -> bool:
         """Whether this kernel can execute the node on the target."""

@@ -13,6 +13,7 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
     needs_guard,
     pack_multipliers,
@@ -33,12 +34,16 @@ PREFETCH_BYTES = 128 * 1024
 
 def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
-    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}"
+    isa = epilogue.isa
+    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}{isa.variant}"
+    ahead = [f" + at{v}" if epilogue.masked else f" + {isa.bytes * v}" for v in range(1, nv)]
     text = render(
         "tile.c.j2",
         name=name,
+        V=isa,
         mr=mr,
         nv=nv,
+        vectors=[f"wp{at}" for at in ("", *ahead)],
         masked=epilogue.masked,
         short=epilogue.short,
         ctype=epilogue.ctype,
@@ -62,12 +67,12 @@ class _Lines:
     x_step: int
 
 
-def _lines(shape: ConvShape, runs: int, dwords: int, channels: int) -> _Lines:
+def _lines(isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int) -> _Lines:
     x, y = shape.x, shape.y
     sh, sw = shape.strides
     if shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0) and x.dense and y.dense:
         pixels = y.batch * y.height * y.width
-        length = line_length(pixels, channels, runs, dwords)
+        length = line_length(isa, pixels, channels, runs, dwords)
         return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels)
     return _Lines(
         y.batch * y.height, y.width, y.height,
@@ -157,10 +162,10 @@ def conv_code(
     bias: Int32,
     mult: Float32,
     requantization: Requantization,
-    features: frozenset[str],
+    isa: Isa,
     symbol: str,
 ) -> KernelCode:
-    """C of a convolution (any groups, strides, dilations) for AVX512-VNNI.
+    """C of a convolution (any groups, strides, dilations) for the instruction set `isa`.
 
     weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
     groups = shape.groups
@@ -172,13 +177,14 @@ def conv_code(
     folded = stored_bias(weights, bias, requantization.x_zp)
     guard = needs_guard(weights, bias, mult, requantization.x_zp)
     dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
-    lines = _lines(shape, len(runs), dwords, outputs)
-    widths = split_channels(outputs, lines.length, len(runs), dwords)
+    isa = isa.for_weights(run_weights(weights, per_tap))
+    lines = _lines(isa, shape, len(runs), dwords, outputs)
+    widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
     f32 = requantization.dtype == "f32"
     multipliers = stored_multipliers(mult)
     epilogue = Epilogue(
-        "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
-        "avx512vbmi" in features, multipliers.short,
+        isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
+        multipliers.short,
     )  # fmt: skip
 
     packed: list[UInt8] = []
@@ -189,13 +195,13 @@ def conv_code(
         w = run_weights(block_weights(weights, groups, joined, block) if groups > 1 else weights, per_tap)
         start = 0
         for nv in widths:
-            stop = min(start + 16 * nv, outputs)
+            stop = min(start + isa.lanes * nv, outputs)
             own = slice(block * outputs + start, block * outputs + stop)
             tile = _Tile(sum(p.size for p in packed), block * inputs, block * outputs + start)
-            packed.append(pack_tile(w[start:stop], folded[own], nv, interleaved=not f32))
+            packed.append(pack_tile(isa, w[start:stop], folded[own], nv, interleaved=not f32))
             sizes[tile] = packed[-1].size
-            mults[tile] = pack_multipliers(multipliers.values[own], nv, interleaved=not f32)
-            tiles.setdefault((nv, stop - start < 16 * nv), []).append(tile)
+            mults[tile] = pack_multipliers(isa, multipliers.values[own], nv, interleaved=not f32)
+            tiles.setdefault((nv, stop - start < isa.lanes * nv), []).append(tile)
             start = stop
 
     helpers: tuple[CFunction, ...] = epilogue.helpers
@@ -204,7 +210,7 @@ def conv_code(
     total = sum(p.size for p in packed)
     prefetch = total >= PREFETCH_BYTES and packed[0].size < PREFETCH_BYTES
     for (nv, masked), band in tiles.items():
-        line = cover_line(lines.length, nv, len(runs), dwords)
+        line = cover_line(isa.dot, lines.length, nv, len(runs), dwords)
         steps, pixel = [], 0
         for rows, repeats in line.steps:
             needed = tile_helper(rows, nv, replace(epilogue, masked=masked))
@@ -223,8 +229,8 @@ def conv_code(
     blob = np.concatenate(packed)
     line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
     grid = partition(lines.count, count, cycles, blob.size, line_bytes)
-    tail = outputs - 16 * (sum(widths) - widths[-1])
-    lanes_at = accumulate((16 * lanes for lanes in tail_lanes(tail, widths[-1], not f32)), initial=0)
+    tail = outputs - isa.lanes * (sum(widths) - widths[-1])
+    lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], not f32)), initial=0)
     text = render(
         "conv.c.j2",
         symbol=symbol,
@@ -248,14 +254,14 @@ def conv_code(
         xs=lines.x_step,
         ys=shape.y.channels,
         dwords=dwords,
-        mask=hex((1 << min(64, tail)) - 1),
+        tail=isa.tail(tail),
         at=list(lanes_at),
         unit=float_literal(multipliers.unit),
         **clamp_values(requantization),
     )
-    constants = (blob,) if not epilogue.table else (blob, np.array(requantization.table, np.uint8))
-    rows_used = "+".join(str(rows) for rows, _ in cover_line(lines.length, widths[0], len(runs), dwords).steps)
-    kernel = f"vnni {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{16 * widths[0]}"
+    constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
+    rows_used = "+".join(str(rows) for rows, _ in cover_line(isa.dot, lines.length, widths[0], len(runs), dwords).steps)
+    kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
     return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
 
 

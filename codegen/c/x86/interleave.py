@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
-from qcomp.codegen.c.x86.elementwise import SCALARS, Scalars
+from qcomp.codegen.c.x86.elementwise import Scalars, scalars_helper
+from qcomp.codegen.c.x86.epilogue import stores
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.plan.buffer import Buffer
 
@@ -19,31 +21,46 @@ _STORES: dict[int, str] = {
 MAX_CHANNELS = max(_STORES)
 
 
-def interleave_code(x: Buffer, y: Buffer, symbol: str) -> KernelCode:
+def _row512(channels: int) -> dict[str, object]:
+    return {"full": hex((1 << 16 * channels) - 1), "store": _STORES[channels]}
+
+
+def _row256(isa: Isa, channels: int) -> dict[str, object]:
+    """8 pixels: bytes are brought together in each lane of 128 bits, then the lanes' dwords are joined."""
+    squeeze = [4 * pixel + c for pixel in range(4) for c in range(channels)]
+    join = [*range(channels), *range(4, 4 + channels)]
+    return {
+        "squeeze": squeeze + [-1] * (16 - len(squeeze)),
+        "join": join + [i for i in range(8) if i not in join],
+        "stores": stores(isa, range(1), channels, masked=False),
+    }
+
+
+def interleave_code(x: Buffer, y: Buffer, isa: Isa, symbol: str) -> KernelCode:
     """C of transpose(0, 2, 3, 1) of stored u8: x [N, C, H, W], y [N, H, W, C] with any halo, C at most MAX_CHANNELS."""
-    return _code(x, y, symbol, None)
+    return _code(x, y, isa, symbol, None)
 
 
-def quantize_nchw_code(x: Buffer, y: Buffer, scale: float, zp: int, symbol: str) -> KernelCode:
+def quantize_nchw_code(x: Buffer, y: Buffer, scale: float, zp: int, isa: Isa, symbol: str) -> KernelCode:
     """C of quantize and transpose(0, 2, 3, 1): x f32 [N, C, H, W], y u8 [N, H, W, C] with any halo.
 
     C is at most MAX_CHANNELS; scale is a float32 value, zp the stored zero point."""
-    return _code(x, y, symbol, Scalars(a_mult=scale, zp=zp))
+    return _code(x, y, isa, symbol, Scalars(a_mult=scale, zp=zp))
 
 
-def _code(x: Buffer, y: Buffer, symbol: str, scalars: Scalars | None) -> KernelCode:
+def _code(x: Buffer, y: Buffer, isa: Isa, symbol: str, scalars: Scalars | None) -> KernelCode:
     batch, height, width, channels = y.shape
     ctype = "uint8_t" if scalars is None else "float"
     name = f"qc_x86_{'interleave' if scalars is None else 'quantize_nchw'}{channels}"
     row = render(
-        "row_interleave.c.j2",
+        f"row_interleave_{isa.bits}.c.j2",
+        V=isa,
         name=name,
         note="Bytes of" if scalars is None else "Quantizes",
         ctype=ctype,
         quantizes=scalars is not None,
         channels=channels,
-        full=hex((1 << 16 * channels) - 1),
-        store=_STORES[channels],
+        **(_row512(channels) if isa.bits == 512 else _row256(isa, channels)),
     )
     # Narrow dense images are walked as one line each.
     merged = x.dense and y.dense and width < 64
@@ -66,5 +83,5 @@ def _code(x: Buffer, y: Buffer, symbol: str, scalars: Scalars | None) -> KernelC
         y_row=y.strides[1],
         **(scalars or Scalars()).values(),
     )
-    kernel = f"avx512 {'interleave' if scalars is None else 'quantize nchw'}"
-    return KernelCode((SCALARS, CFunction(name, row)), text, -(-rows // rows_per_task), (), kernel)
+    kernel = f"{isa.name} {'interleave' if scalars is None else 'quantize nchw'}"
+    return KernelCode((*scalars_helper(isa), CFunction(name, row)), text, -(-rows // rows_per_task), (), kernel)

@@ -1,10 +1,9 @@
-"""The AVX512 rows of the kernel table: from a node and its buffers to the generators of this folder."""
+"""The x86 vector rows of the kernel table: from a node and its buffers to the generators of this folder."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from qcomp.codegen.c.x86.elementwise import (
     table_code,
 )
 from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
+from qcomp.codegen.c.x86.isa import ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
@@ -29,7 +29,6 @@ from qcomp.ir.ops.qpool import QAvgPool
 from qcomp.targets.loader import Target
 
 OFFSET = 128
-FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq"})
 
 
 def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
@@ -80,9 +79,14 @@ def _constant(node: Node, *operands: int) -> bool:
 
 
 class X86Kernel(Kernel):
-    """Activations are stored unsigned; what every row of this file asks of the target."""
+    """A row of this file for one instruction set; activations are stored unsigned."""
 
-    requires: ClassVar[frozenset[str]] = FEATURES
+    kind: str
+
+    def __init__(self, isa: Isa) -> None:
+        self.isa = isa
+        self.name = f"{isa.name}_{self.kind}"
+        self.requires = isa.features
 
     def supports(self, node: Node, target: Target) -> bool:
         return target.activation_storage == "u8" and self.fits(node)
@@ -94,8 +98,7 @@ class X86Kernel(Kernel):
 class QConv2d(X86Kernel):
     """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
 
-    name, op = "avx512vnni_conv", "qconv2d"
-    requires = FEATURES | {"avx512vnni"}
+    kind, op = "conv", "qconv2d"
 
     def fits(self, node: Node) -> bool:
         return _constant(node, 1, 2, 3, 4) and bias_fits(
@@ -119,7 +122,7 @@ class QConv2d(X86Kernel):
             node.input(2).array,
             node.input(3).array,
             arithmetic,
-            request.target.features,
+            self.isa,
             request.symbol,
         )
 
@@ -127,8 +130,7 @@ class QConv2d(X86Kernel):
 class QGemm(X86Kernel):
     """A matrix product is a 1x1 convolution of rows."""
 
-    name, op = "avx512vnni_gemm", "qgemm"
-    requires = FEATURES | {"avx512vnni"}
+    kind, op = "gemm", "qgemm"
 
     def fits(self, node: Node) -> bool:
         return _constant(node, 1, 2, 3, 4) and bias_fits(
@@ -140,7 +142,7 @@ class QGemm(X86Kernel):
         weights = node.input(1).array[:, None, None, :]
         shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
         bias, mult = node.input(2).array, node.input(3).array
-        return conv_code(shape, weights, bias, mult, requantization(node, 4), request.target.features, request.symbol)
+        return conv_code(shape, weights, bias, mult, requantization(node, 4), self.isa, request.symbol)
 
 
 class _Binary(X86Kernel):
@@ -171,7 +173,7 @@ class _Binary(X86Kernel):
         generate = add_code if self.op == "qadd" else mul_code
         return generate(
             buffers[0], buffers[1], request.outputs[0], self.scalars(node), stored_table(node, 2),
-            request.target.features, request.symbol, fixed,
+            self.isa, request.symbol, fixed,
         )  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def _stored_scalars(node: Node, a_mult: float, b_mult: float) -> Scalars:
 
 
 class QAdd(_Binary):
-    name, op = "avx512_add", "qadd"
+    kind, op = "add", "qadd"
 
     def scalars(self, node: Node) -> Scalars:
         scalars = _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
@@ -193,14 +195,14 @@ class QAdd(_Binary):
 
 
 class QMul(_Binary):
-    name, op = "avx512_mul", "qmul"
+    kind, op = "mul", "qmul"
 
     def scalars(self, node: Node) -> Scalars:
         return _stored_scalars(node, node.call.float("mult"), 0.0)
 
 
 class Table(X86Kernel):
-    name, op = "avx512_table", "table"
+    kind, op = "table", "table"
 
     def fits(self, node: Node) -> bool:
         return _constant(node, 1) and not _constant(node, 0)
@@ -211,13 +213,13 @@ class Table(X86Kernel):
     def generate(self, request: KernelRequest) -> KernelCode:
         table = stored_table(request.node, 1)
         assert table is not None
-        return table_code(request.inputs[0], request.outputs[0], table, request.target.features, request.symbol)
+        return table_code(request.inputs[0], request.outputs[0], table, self.isa, request.symbol)
 
 
 class Quantize(X86Kernel):
     """float32 to int8 with one scale a tensor."""
 
-    name, op = "avx512_quantize", "quantize"
+    kind, op = "quantize", "quantize"
 
     def fits(self, node: Node) -> bool:
         per_tensor = node.call.quant("quant").axis is None
@@ -226,14 +228,15 @@ class Quantize(X86Kernel):
     def generate(self, request: KernelRequest) -> KernelCode:
         quant = request.node.call.quant("quant")
         return quantize_code(
-            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, request.symbol
+            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, self.isa,
+            request.symbol,
         )
 
 
 class Dequantize(X86Kernel):
     """int8 to float32 with one scale a tensor."""
 
-    name, op = "avx512_dequantize", "dequantize"
+    kind, op = "dequantize", "dequantize"
 
     def fits(self, node: Node) -> bool:
         x = node.input(0)
@@ -243,14 +246,15 @@ class Dequantize(X86Kernel):
         quant = request.node.input(0).quant
         assert quant is not None
         return dequantize_code(
-            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, request.symbol
+            request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, self.isa,
+            request.symbol,
         )
 
 
 class MaxPool(X86Kernel):
     """Channels-last int8 windows."""
 
-    name, op = "avx512_max_pool", "max_pool"
+    kind, op = "max_pool", "max_pool"
 
     def fits(self, node: Node) -> bool:
         x = node.input(0)
@@ -265,14 +269,13 @@ class MaxPool(X86Kernel):
     def generate(self, request: KernelRequest) -> KernelCode:
         x, y = plane(request.inputs[0]), plane(request.outputs[0])
         kh, kw = request.node.call.ints("kernel")
-        return max_pool_code(window_shape(request.node, x, y, (kh, kw), x.channels), request.symbol)
+        return max_pool_code(window_shape(request.node, x, y, (kh, kw), x.channels), self.isa, request.symbol)
 
 
 class QAveragePool(X86Kernel):
     """Windows of any size, whole images included."""
 
-    name, op = "avx512vnni_avg_pool", "qavg_pool"
-    requires = FEATURES | {"avx512vnni"}
+    kind, op = "avg_pool", "qavg_pool"
 
     def fits(self, node: Node) -> bool:
         return not _constant(node, 0)
@@ -286,13 +289,13 @@ class QAveragePool(X86Kernel):
         kh, kw = call.ints("kernel")
         mult = (call.float("ratio") / QAvgPool.counts(call)).astype(np.float32)
         shape = window_shape(node, x, y, (kh, kw), x.channels)
-        return avg_pool_code(shape, mult, requantization(node), request.symbol)
+        return avg_pool_code(shape, mult, requantization(node), self.isa, request.symbol)
 
 
 class Interleave(X86Kernel):
     """Planar to channels-last int8 images of few channels: a model's input."""
 
-    name, op = "avx512_interleave", "transpose"
+    kind, op = "interleave", "transpose"
 
     def fits(self, node: Node) -> bool:
         x = node.input(0)
@@ -300,9 +303,10 @@ class Interleave(X86Kernel):
         return planar and x.dtype is DType.I8 and not x.is_constant
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        return interleave_code(request.inputs[0], request.outputs[0], request.symbol)
+        return interleave_code(request.inputs[0], request.outputs[0], self.isa, request.symbol)
 
 
-X86_KERNELS: tuple[Kernel, ...] = (
-    QConv2d(), QGemm(), QAdd(), QMul(), Table(), Quantize(), Dequantize(), MaxPool(), QAveragePool(), Interleave(),
+_ROWS: tuple[type[X86Kernel], ...] = (
+    QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
 )  # fmt: skip
+X86_KERNELS: tuple[Kernel, ...] = tuple(row(isa) for isa in ISAS for row in _ROWS)

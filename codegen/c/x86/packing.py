@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
-
-LANES = 16
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,12 @@ def stored_multipliers(mult: Float32) -> Multipliers:
     return Multipliers(halves, unit) if np.array_equal(from_halves(halves, unit), mult) else Multipliers(mult)
 
 
-def tile_order(vectors: int) -> list[int]:
-    """Channel of each accumulator element of a tile of `vectors` x 16 channels.
+def tile_order(vectors: int, lanes: int) -> list[int]:
+    """Channel of each accumulator element of a tile of `vectors` x `lanes` channels.
 
     vpackssdw and vpackuswb interleave vectors in 128-bit lanes, so element 4L+i of vector j holds channel
     4*vectors*L + 4j + i, and the packed bytes come out (lane by lane) in channel order."""
-    return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(LANES)]
+    return [4 * vectors * (e // 4) + 4 * j + e % 4 for j in range(vectors) for e in range(lanes)]
 
 
 def _folded(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.int64]:
@@ -97,30 +96,34 @@ def run_weights(weights: Int8, per_tap: bool) -> Int8:
     return flat.reshape(outputs, runs[0], -1, 4)
 
 
-def tail_lanes(channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
-    """For each vector of a tile how many of its 128-bit lanes hold any of `channels` channels."""
+def tail_lanes(isa: Isa, channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
+    """For each vector of a tile how many of its 128-bit lanes are packed: where the form of products
+    allows it, those that hold any of `channels` channels."""
+    if not isa.dot.trims:
+        return (isa.quarters,) * vectors
     quads = -(-channels // 4)
     if interleaved:
         return tuple(-(-(quads - j) // vectors) for j in range(vectors))
-    return tuple(min(4, quads - 4 * j) for j in range(vectors))
+    return tuple(min(isa.quarters, quads - isa.quarters * j) for j in range(vectors))
 
 
-def pack_tile(weights: Int8, bias: Int32, vectors: int, interleaved: bool) -> UInt8:
-    """bias | weights [runs][dwords][lanes][4][4] of up to 16 * vectors output channels.
+def pack_tile(isa: Isa, weights: Int8, bias: Int32, vectors: int, interleaved: bool) -> UInt8:
+    """bias | weights [runs][dwords][lanes][4][4] of up to `vectors` vectors of output channels.
 
     weights: [o, runs, dwords, 4]; bias: stored bias [o]; interleaved: channels in `tile_order`. Of each vector of
     weights there are the lanes of `tail_lanes`; zeros follow up to where a load of the last whole vector ends."""
-    width = vectors * LANES
-    order = tile_order(vectors) if interleaved else list(range(width))
-    lanes = tail_lanes(weights.shape[0], vectors, interleaved)
+    width = vectors * isa.lanes
+    order = tile_order(vectors, isa.lanes) if interleaved else list(range(width))
+    lanes = tail_lanes(isa, weights.shape[0], vectors, interleaved)
     w, b = (padded(a, width)[order] for a in (weights, bias))
-    body = np.concatenate([w[LANES * j : LANES * j + 4 * n] for j, n in enumerate(lanes)])
-    parts = [as_bytes(b), as_bytes(np.moveaxis(body, 0, 2))]
+    body = np.concatenate([w[isa.lanes * j : isa.lanes * j + 4 * n] for j, n in enumerate(lanes)])
+    parts = [as_bytes(b), as_bytes(isa.dot.arrange(np.moveaxis(body, 0, 2), isa.lanes))]
     size = sum(part.size for part in parts)
-    return np.concatenate([*parts, np.zeros(-(-(size + 16 * (4 - lanes[-1])) // 64) * 64 - size, np.uint8)])
+    end = -(-(size + 16 * (isa.quarters - lanes[-1])) // 64) * 64
+    return np.concatenate([*parts, np.zeros(end - size, np.uint8)])
 
 
-def pack_multipliers(values: npt.NDArray[np.floating], vectors: int, interleaved: bool) -> UInt8:
-    """Multipliers of a tile of up to 16 * vectors output channels."""
-    width = vectors * LANES
-    return as_bytes(padded(values, width)[tile_order(vectors) if interleaved else list(range(width))])
+def pack_multipliers(isa: Isa, values: npt.NDArray[np.floating], vectors: int, interleaved: bool) -> UInt8:
+    """Multipliers of a tile of up to `vectors` vectors of output channels."""
+    width = vectors * isa.lanes
+    return as_bytes(padded(values, width)[tile_order(vectors, isa.lanes) if interleaved else list(range(width))])

@@ -1,4 +1,4 @@
-"""max_pool and qavg_pool on stored u8: windows read the halo, 64 channels a step."""
+"""max_pool and qavg_pool on stored u8: windows read the halo, a vector of channels a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group
-from qcomp.codegen.c.x86.render import plain_helper, render
+from qcomp.codegen.c.x86.isa import Isa
+from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Requantization
 
 _TASK_BYTES = 64 * 1024
@@ -43,34 +44,36 @@ def _line_blocks(shape: ConvShape) -> int:
     return -(-lines // per_block)
 
 
-def max_pool_code(shape: ConvShape, symbol: str) -> KernelCode:
+def max_pool_code(shape: ConvShape, isa: Isa, symbol: str) -> KernelCode:
     """C of max_pool; the halo of x holds stored 0, so that padding never wins."""
-    helper = plain_helper("qc_x86_max_pool", "max_pool.c.j2")
+    helper = CFunction("qc_x86_max_pool", render("max_pool.c.j2", V=isa))
     blocks = _line_blocks(shape)
     text = render("pool.c.j2", symbol=symbol, average=False, function=helper.name, **_geometry(shape, blocks))
-    return KernelCode((helper,), text, blocks, (), "avx512 max_pool")
+    return KernelCode((*isa.helpers, helper), text, blocks, (), f"{isa.name} max_pool")
 
 
-def avg_pool_code(shape: ConvShape, mult: Float32, requantization: Requantization, symbol: str) -> KernelCode:
+def avg_pool_code(
+    shape: ConvShape, mult: Float32, requantization: Requantization, isa: Isa, symbol: str
+) -> KernelCode:
     """C of qavg_pool; mult: float32 [OH, OW], one multiplier for each output position.
 
     The halo of x holds the zero point, so that padding adds nothing."""
     area = shape.kernel[0] * shape.kernel[1]
     guard = bool(255.0 * area * float(np.abs(mult).max()) >= 2.0**30)
     varies = bool(np.any(mult != mult.flat[0]))
-    epilogue = Epilogue("u8", guard=guard)
+    epilogue = Epilogue(isa.for_ones, "u8", guard=guard)
     name = f"qc_x86_avg_pool_{epilogue.suffix}"
     stores = (
-        "if (channels - o >= 64) _mm512_storeu_si512(y + o, p);",
-        "else _mm512_mask_storeu_epi8(y + o, ((__mmask64)1 << (channels - o)) - 1, p);",
+        f"if (channels - o >= {isa.bytes}) {isa.store('y + o', 'p')};",
+        f"else {isa.store_first('y + o', 'p', 'channels - o')};",
     )
     group = Group(tuple((0, v) for v in range(4)), (0, 1, 2, 3), stores)
     function = CFunction(name, render("avg_pool.c.j2", name=name, index=(), group=group, **epilogue.template_values))
     blocks = _line_blocks(shape)
-    chunks = -(-shape.x.channels // 64)
+    chunks = -(-shape.x.channels // isa.bytes)
     taps = shape.y.batch * shape.y.height * shape.y.width * shape.x.channels * area
     splits = max(1, min(chunks, -(-min(32, taps // _TASK_BYTES) // blocks)))
-    channels_per_block = -(-chunks // splits) * 64
+    channels_per_block = -(-chunks // splits) * isa.bytes
     splits = -(-shape.x.channels // channels_per_block)
     text = render(
         "pool.c.j2",
@@ -84,4 +87,4 @@ def avg_pool_code(shape: ConvShape, mult: Float32, requantization: Requantizatio
         **clamp_values(requantization),
     )
     constants = (np.ascontiguousarray(mult if varies else mult.reshape(-1)[:1]),)
-    return KernelCode((*epilogue.helpers, function), text, blocks * splits, constants, "avx512 avg_pool")
+    return KernelCode((*epilogue.helpers, function), text, blocks * splits, constants, f"{isa.name} avg_pool")

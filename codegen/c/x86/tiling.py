@@ -1,6 +1,6 @@
 """Choice of register tiles: a pure function of shapes, by a small cost model.
 
-Costs are clock cycles of a core with two 512-bit vpdpbusd and two loads a cycle, latency 4."""
+Costs are clock cycles of a core with two multipliers and two loads a cycle."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-# Rows of a tile for each width in vectors: accumulators, weights and one broadcast fit in 32 registers.
-ROWS: dict[int, tuple[int, ...]] = {
-    4: (6, 5, 4, 3, 2, 1),
-    3: (8, 7, 6, 5, 4, 3, 2, 1),
-    2: (14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1),
-    1: (16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1),
-}
+from qcomp.codegen.c.x86.dot import Dot
+from qcomp.codegen.c.x86.isa import Isa
+
 _TAIL_SPAN = 64
 
 
@@ -26,27 +22,28 @@ class Line:
     cycles: float
 
 
-def tile_cycles(rows: int, vectors: int, runs: int, dwords: int) -> float:
+def tile_cycles(dot: Dot, rows: int, vectors: int, runs: int, dwords: int) -> float:
     """Cycles of one tile: products bound by multipliers, loads or latency, then the epilogue."""
-    step = max(rows * vectors / 2, (rows + vectors) / 2 * 1.1, 4.0)
+    products = rows * vectors * dot.cycles + rows * dot.row_cycles + vectors * dot.vector_cycles
+    step = max(products, (rows + vectors) / 2 * 1.1, dot.latency)
     return runs * (dwords * step + 3) + rows * vectors * 2.2 + 12
 
 
 @cache
-def cover_line(pixels: int, vectors: int, runs: int, dwords: int) -> Line:
+def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int) -> Line:
     """Cheapest cover of `pixels` by tiles of at most a few heights."""
-    cost = {rows: tile_cycles(rows, vectors, runs, dwords) for rows in ROWS[vectors]}
+    cost = {rows: tile_cycles(dot, rows, vectors, runs, dwords) for rows in dot.rows(vectors)}
     tails: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for length in range(1, min(pixels, _TAIL_SPAN) + 1):
         tails.append(
             min(
                 (tails[length - rows][0] + cost[rows] + 1.0, tails[length - rows][1] + (rows,))
-                for rows in ROWS[vectors]
+                for rows in dot.rows(vectors)
                 if rows <= length
             )
         )
     best: tuple[float, tuple[tuple[int, int], ...]] | None = None
-    for rows in ROWS[vectors]:
+    for rows in dot.rows(vectors):
         for repeats in range(max(0, -(-(pixels - _TAIL_SPAN) // rows)), pixels // rows + 1):
             rest = pixels - rows * repeats
             if rest > _TAIL_SPAN:
@@ -60,9 +57,9 @@ def cover_line(pixels: int, vectors: int, runs: int, dwords: int) -> Line:
     return Line(best[1], best[0])
 
 
-def _splits(vectors: int) -> Iterator[dict[int, int]]:
-    """Ways to write `vectors` as full tiles of one width (4 or 3) and at most a few narrower ones."""
-    for wide in (4, 3):
+def _splits(dot: Dot, vectors: int) -> Iterator[dict[int, int]]:
+    """Ways to write `vectors` as full tiles of one wide width and at most a few narrower ones."""
+    for wide in dot.wide:
         for count in range(max(0, vectors // wide - 3), vectors // wide + 1):
             rest = vectors - wide * count
             for threes in range(rest // 3 + 1 if wide == 4 else 1):
@@ -75,12 +72,12 @@ def _splits(vectors: int) -> Iterator[dict[int, int]]:
 
 
 @cache
-def split_channels(channels: int, pixels: int, runs: int, dwords: int) -> tuple[int, ...]:
-    """Widths (in vectors of 16) of the channel tiles that cover `channels`, widest first."""
-    vectors = -(-channels // 16)
+def split_channels(isa: Isa, channels: int, pixels: int, runs: int, dwords: int) -> tuple[int, ...]:
+    """Widths (in vectors) of the channel tiles that cover `channels`, widest first."""
+    vectors = -(-channels // isa.lanes)
     best: tuple[float, tuple[int, ...]] | None = None
-    for split in _splits(vectors):
-        cycles = sum(n * cover_line(pixels, nv, runs, dwords).cycles for nv, n in split.items() if n)
+    for split in _splits(isa.dot, vectors):
+        cycles = sum(n * cover_line(isa.dot, pixels, nv, runs, dwords).cycles for nv, n in split.items() if n)
         widths = tuple(nv for nv in (4, 3, 2, 1) for _ in range(split[nv]))
         candidate = (cycles + 0.01 * len(widths), widths)
         if best is None or candidate < best:
@@ -89,12 +86,12 @@ def split_channels(channels: int, pixels: int, runs: int, dwords: int) -> tuple[
     return best[1]
 
 
-def line_length(pixels: int, channels: int, runs: int, dwords: int) -> int:
+def line_length(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) -> int:
     """Length of the lines into which a flat run of `pixels` is cut; it divides `pixels`."""
 
     def total(length: int) -> float:
-        widths = split_channels(channels, length, runs, dwords)
-        cost = sum(cover_line(length, nv, runs, dwords).cycles + 20 for nv in widths)
+        widths = split_channels(isa, channels, length, runs, dwords)
+        cost = sum(cover_line(isa.dot, length, nv, runs, dwords).cycles + 20 for nv in widths)
         return cost * (pixels // length)
 
     short = [d for d in range(1, min(pixels, 512) + 1) if pixels % d == 0 and d >= min(pixels, 12)]
