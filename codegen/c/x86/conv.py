@@ -177,7 +177,9 @@ def conv_code(
     folded = stored_bias(weights, bias, requantization.x_zp)
     guard = needs_guard(weights, bias, mult, requantization.x_zp)
     dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
-    isa = isa.for_weights(run_weights(weights, per_tap))
+    dense = [block_weights(weights, groups, joined, b) for b in range(blocks)] if groups > 1 else [weights]
+    packable = [run_weights(block, per_tap) for block in dense]
+    isa = isa.for_weights(np.concatenate(packable))
     lines = _lines(isa, shape, len(runs), dwords, outputs)
     widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
     f32 = requantization.dtype == "f32"
@@ -191,8 +193,7 @@ def conv_code(
     sizes: dict[_Tile, int] = {}
     mults: dict[_Tile, UInt8] = {}
     tiles: dict[tuple[int, bool], list[_Tile]] = {}
-    for block in range(blocks):
-        w = run_weights(block_weights(weights, groups, joined, block) if groups > 1 else weights, per_tap)
+    for block, w in enumerate(packable):
         start = 0
         for nv in widths:
             stop = min(start + isa.lanes * nv, outputs)

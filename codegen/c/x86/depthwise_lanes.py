@@ -1,7 +1,8 @@
 """How bytes of depthwise rows become dwords of taps, and results become bytes again, for each vector width.
 
 512 bits: 64 channels a step, two rounds of unpacking. 256 bits: 16 channels, widened to words as they are loaded, so
-that accumulators and weights fit in 16 registers; a dword is then two words, or, with vpdpbusd, four bytes put together."""
+that accumulators and weights fit in 16 registers; a dword is then two words, or, with vpdpbusd, four bytes put
+together."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Generated AVX512 elementwise kernels give the integers of the direct definition."""
+"""Generated x86 elementwise kernels give the integers of the direct definition."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from x86_harness import FEATURES, Image, Library, aligned, have_cpu
+from x86_harness import Image, Library, aligned, every_isa
 
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.x86.elementwise import Scalars, add_code, dequantize_code, mul_code, quantize_code, table_code
 from qcomp.codegen.c.x86.interleave import interleave_code, quantize_nchw_code
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.shapes import Plane
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType
 
-pytestmark = pytest.mark.skipif(not have_cpu(), reason="needs AVX512-VNNI and VBMI")
 LENGTHS = [1, 2, 3, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 1000, 8191, 8193, 70001]
 TABLE = tuple(int(v) for v in np.random.default_rng(11).permutation(256))
 HALOS = [(0, 0, 0, 0), (1, 1, 1, 1), (0, 2, 1, 0)]
@@ -54,18 +54,17 @@ def mul(a: np.ndarray, b: np.ndarray, s: Scalars, table: tuple[int, ...] | None)
         return finish(product.astype(np.float32) * np.float32(s.a_mult), s, table)
 
 
-@pytest.mark.parametrize("vbmi", [True, False])
+@every_isa
 @pytest.mark.parametrize(("generate", "define"), [(add_code, add), (mul_code, mul)])
-def test_every_pair_of_bytes_gives_the_defined_result(generate, define, vbmi) -> None:  # type: ignore[no-untyped-def]
+def test_every_pair_of_bytes_gives_the_defined_result(generate, define, isa) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(3)
     a, b = every_pair()
-    features = FEATURES if vbmi else FEATURES - {"avx512vbmi"}
     cases = [(random_scalars(rng, i % 3 == 2), TABLE if i % 4 == 1 else None) for i in range(12)]
     if define is mul:
         cases.append((Scalars(0, 0, 3e38, 0.0, 7, 0, 255), None))
     shape = Buffer(DType.I8, (a.size,))
-    codes = {f"k{i}": generate(shape, shape, shape, s, t, features, f"k{i}") for i, (s, t) in enumerate(cases)}
-    library = Library(codes, vbmi)
+    codes = {f"k{i}": generate(shape, shape, shape, s, t, isa, f"k{i}") for i, (s, t) in enumerate(cases)}
+    library = Library(codes, isa)
     for i, (s, t) in enumerate(cases):
         x, other, y = aligned(a), aligned(b), aligned(np.zeros_like(a))
         library.run(f"k{i}", [x.ctypes.data, other.ctypes.data, y.ctypes.data])
@@ -79,7 +78,8 @@ def plane_of(buffer: Buffer) -> Plane:
     return Plane(n, h, w, c, buffer.halo)
 
 
-def test_operands_broadcast_over_pixels_and_lie_in_halos() -> None:
+@every_isa
+def test_operands_broadcast_over_pixels_and_lie_in_halos(isa: Isa) -> None:
     rng = np.random.default_rng(4)
     shapes = [(2, 3, 5, 7), (1, 4, 4, 64), (2, 2, 3, 65), (1, 1, 1, 1), (3, 1, 9, 130)]
     codes: dict[str, KernelCode] = {}
@@ -95,9 +95,9 @@ def test_operands_broadcast_over_pixels_and_lie_in_halos() -> None:
                 fixed = {1: rng.integers(0, 256, other, dtype=np.uint8)} if b.dense and len(cases) % 2 else {}
                 swap = len(cases) % 3 == 1 and not fixed
                 i = f"k{len(cases)}"
-                codes[i] = add_code(b if swap else a, a if swap else b, y, s, None, FEATURES, i, fixed)
+                codes[i] = add_code(b if swap else a, a if swap else b, y, s, None, isa, i, fixed)
                 cases.append((a, b, y, s, fixed, swap))
-    library = Library(codes)
+    library = Library(codes, isa)
     for i, (a, b, y, s, fixed, swap) in enumerate(cases):
         images = [Image(plane_of(v)) for v in (a, b, y)]
         for image in images[:2]:
@@ -113,18 +113,17 @@ def test_operands_broadcast_over_pixels_and_lie_in_halos() -> None:
         assert np.array_equal(images[2].outside(), before), (a, b, y)
 
 
-@pytest.mark.parametrize("vbmi", [True, False])
-def test_tables_quantize_and_dequantize_of_every_length(vbmi: bool) -> None:
+@every_isa
+def test_tables_quantize_and_dequantize_of_every_length(isa: Isa) -> None:
     rng = np.random.default_rng(5)
-    features = FEATURES if vbmi else FEATURES - {"avx512vbmi"}
     codes: dict[str, KernelCode] = {}
     scale = float(np.float32(0.037))
     for n in LENGTHS:
         i8, f32 = Buffer(DType.I8, (n,)), Buffer(DType.F32, (n,), external=True)
-        codes[f"t{n}"] = table_code(i8, i8, TABLE, features, f"t{n}")
-        codes[f"q{n}"] = quantize_code(f32, i8, scale, 117, f"q{n}")
-        codes[f"d{n}"] = dequantize_code(i8, f32, scale, 117, f"d{n}")
-    library = Library(codes, vbmi)
+        codes[f"t{n}"] = table_code(i8, i8, TABLE, isa, f"t{n}")
+        codes[f"q{n}"] = quantize_code(f32, i8, scale, 117, isa, f"q{n}")
+        codes[f"d{n}"] = dequantize_code(i8, f32, scale, 117, isa, f"d{n}")
+    library = Library(codes, isa)
     for n in LENGTHS:
         x = aligned(rng.integers(0, 256, n, dtype=np.uint8))
         y = aligned(np.full(n + 64, 9, np.uint8))
@@ -153,7 +152,8 @@ def quantized(x: np.ndarray, scale: float, zp: int) -> np.ndarray:
     return np.clip(np.where(np.isnan(real), 0.0, real) + zp, 0, 255).astype(np.uint8)
 
 
-def test_planar_images_become_interleaved_bytes() -> None:
+@every_isa
+def test_planar_images_become_interleaved_bytes(isa: Isa) -> None:
     rng = np.random.default_rng(6)
     scale = float(np.float32(0.037))
     sizes = [(1, 1, 1), (2, 3, 5), (1, 4, 16), (2, 3, 17), (1, 7, 33), (1, 20, 224)]
@@ -161,9 +161,9 @@ def test_planar_images_become_interleaved_bytes() -> None:
     codes = {}
     for i, (n, h, w, c, halo) in enumerate(cases):
         x, y = Buffer(DType.F32, (n, c, h, w), external=True), Buffer(DType.I8, (n, h, w, c), halo)
-        codes[f"k{i}"] = quantize_nchw_code(x, y, scale, 3, f"k{i}")
-        codes[f"t{i}"] = interleave_code(Buffer(DType.I8, (n, c, h, w)), y, f"t{i}")
-    library = Library(codes)
+        codes[f"k{i}"] = quantize_nchw_code(x, y, scale, 3, isa, f"k{i}")
+        codes[f"t{i}"] = interleave_code(Buffer(DType.I8, (n, c, h, w)), y, isa, f"t{i}")
+    library = Library(codes, isa)
     for i, (n, h, w, c, halo) in enumerate(cases):
         x = reals(rng, n * h * w * c, scale).reshape(n, c, h, w)
         image = Image(Plane(n, h, w, c, halo))

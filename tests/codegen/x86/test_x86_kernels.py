@@ -1,4 +1,4 @@
-"""The AVX512 rows of the kernel table: what they accept, and that their code gives the interpreter's integers."""
+"""The x86 vector rows of the kernel table: what they accept, and that their code gives the interpreter's integers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from x86_harness import Image, Library, have_cpu
+from x86_harness import Image, Library, every_isa
 
 from qcomp.codegen.c.kernel import Kernel, KernelRequest, KernelTable
+from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI
 from qcomp.codegen.c.x86.kernels import X86_KERNELS, plane
 from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo, union_halo
 from qcomp.ir import DType, Graph, Node, Quantization, TensorType
 from qcomp.ir.interpreter import evaluate_node
 from qcomp.targets import target
 
-VBMI, PLAIN = target("x86_64-avx512vbmi"), target("x86_64-avx512vnni")
+VBMI = target("x86_64-avx512vbmi")
+MACHINES = {
+    AVX512_VBMI: VBMI,
+    AVX512: target("x86_64-avx512vnni"),
+    AVXVNNI: target("x86_64-avxvnni"),
+    AVX2: target("x86_64-avx2"),
+}
 TABLE = KernelTable(X86_KERNELS)
 EXTRA: Halo = (1, 0, 2, 1)
-needs_cpu = pytest.mark.skipif(not have_cpu(), reason="needs AVX512-VNNI and VBMI")
 
 
 @dataclass
@@ -105,16 +111,15 @@ def image(buffer: Buffer, fill: int = 0) -> Image:
     return Image(plane(buffer), np.uint8 if buffer.dtype is DType.I8 else np.float32, fill)
 
 
-@needs_cpu
-@pytest.mark.parametrize("machine", [VBMI, PLAIN], ids=lambda t: t.name)
+@every_isa
 @pytest.mark.parametrize("extra", [NO_HALO, EXTRA], ids=["dense", "halo"])
-def test_every_row_of_the_table_computes_what_the_interpreter_computes(machine, extra) -> None:  # type: ignore[no-untyped-def]
-    cases, codes = nodes(), {}
+def test_every_row_of_the_table_computes_what_the_interpreter_computes(isa, extra) -> None:  # type: ignore[no-untyped-def]
+    cases, codes, machine = nodes(), {}, MACHINES[isa]
     for i, node in enumerate(cases):
         kernel = TABLE.select(node, machine)
         inputs, output = layout(node, kernel, extra)
         codes[f"k{i}"] = kernel.generate(KernelRequest(node, tuple(inputs), (output,), machine, f"k{i}"))
-    library = Library(codes, "avx512vbmi" in machine.features)
+    library = Library(codes, isa)
     rng = np.random.default_rng(8)
     for i, node in enumerate(cases):
         kernel = TABLE.select(node, machine)

@@ -1,4 +1,4 @@
-"""Generated AVX512 pooling kernels give the integers of the direct definition."""
+"""Generated x86 pooling kernels give the integers of the direct definition."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_x86_conv import CHANNELS, Case, conv_shape, quantizations
-from x86_harness import Image, Library, have_cpu
+from x86_harness import HERE, Image, Library, every_isa
 from x86_reference import requantize, windows
 
+from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Requantization
 
-pytestmark = pytest.mark.skipif(not have_cpu(), reason="needs AVX512-VNNI and VBMI")
+pytestmark = pytest.mark.skipif(not HERE, reason="needs AVX2")
 
 
 @st.composite
@@ -44,14 +45,14 @@ def multipliers(shape: ConvShape, ratio: float, uniform: bool) -> np.ndarray:
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(st.lists(pool_cases(), min_size=24, max_size=24))
-def test_random_pools_equal_the_definition(cases: list[Case]) -> None:
+@given(st.lists(pool_cases(), min_size=24, max_size=24), st.sampled_from(HERE))
+def test_random_pools_equal_the_definition(cases: list[Case], isa: Isa) -> None:
     codes = {}
     mults = [multipliers(c.shape, 1e9 if c.seed % 9 == 0 else 1.0 + c.seed / 65536, c.extreme) for c in cases]
     for i, case in enumerate(cases):
-        codes[f"m{i}"] = max_pool_code(case.shape, f"m{i}")
-        codes[f"a{i}"] = avg_pool_code(case.shape, mults[i], case.rq, f"a{i}")
-    library = Library(codes)
+        codes[f"m{i}"] = max_pool_code(case.shape, isa, f"m{i}")
+        codes[f"a{i}"] = avg_pool_code(case.shape, mults[i], case.rq, isa, f"a{i}")
+    library = Library(codes, isa)
     for i, case in enumerate(cases):
         shape = case.shape
         data = np.random.default_rng(case.seed).integers(0, 256, 10**6, dtype=np.uint8)
@@ -71,11 +72,12 @@ def test_random_pools_equal_the_definition(cases: list[Case]) -> None:
             assert np.array_equal(y.outside(), before), (kind, case)
 
 
-def test_global_average_of_many_channels() -> None:
+@every_isa
+def test_global_average_of_many_channels(isa: Isa) -> None:
     shape = conv_shape(1, (7, 7), 2048, 2048, (7, 7), groups=2048)
-    codes = {"k": avg_pool_code(shape, np.full((1, 1), np.float32(1 / 49)), Requantization(13, 5), "k")}
+    codes = {"k": avg_pool_code(shape, np.full((1, 1), np.float32(1 / 49)), Requantization(13, 5), isa, "k")}
     x, y = Image(shape.x), Image(shape.y)
     x.inner[...] = np.random.default_rng(1).integers(0, 256, x.inner.shape, dtype=np.uint8)
-    Library(codes).run("k", [x.address, y.address])
+    Library(codes, isa).run("k", [x.address, y.address])
     total = x.inner.astype(np.int64).sum(axis=(1, 2), keepdims=True) - 49 * 13
     assert np.array_equal(y.inner, requantize(total, np.float32(1 / 49).reshape(1), Requantization(13, 5)))

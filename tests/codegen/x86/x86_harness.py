@@ -1,4 +1,4 @@
-"""Compiles generated AVX512 kernels into one shared library and calls them through ctypes."""
+"""Compiles generated x86 kernels into one shared library and calls them through ctypes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from qcomp.codegen.c.kernel import KernelCode as Code
+from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI, Isa
 from qcomp.codegen.c.x86.render import merge_helpers
 from qcomp.codegen.c.x86.shapes import Plane
+from qcomp.runtime.features import cpu_features
 
-FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi"})
-CPU = "-mcpu=x86_64_v4+avx512vnni"
+CPUS = {
+    AVX512_VBMI: "-mcpu=x86_64_v4+avx512vnni+avx512vbmi",
+    AVX512: "-mcpu=x86_64_v4+avx512vnni",
+    AVXVNNI: "-mcpu=x86_64_v3+avxvnni",
+    AVX2: "-mcpu=x86_64_v3",
+}
+#: Instruction sets whose code runs here.
+HERE = [isa for isa in CPUS if isa.features <= cpu_features()]
+every_isa = pytest.mark.parametrize("isa", [
+    pytest.param(isa, id=isa.name + ("-vbmi" if isa.vbmi else ""), marks=() if isa in HERE else pytest.mark.skip(
+        reason=f"needs {', '.join(sorted(isa.features - cpu_features()))}"))
+    for isa in CPUS
+])  # fmt: skip
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=c11", "-Wall", "-Wextra",
          "-Wno-unused-parameter", "-Werror"]  # fmt: skip
 INCLUDES = "#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"
 SLACK = 64
-
-
-def have_cpu() -> bool:
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text().split() if path.exists() else []
-    return "avx512_vnni" in flags and "avx512vbmi" in flags
 
 
 def source(codes: dict[str, Code]) -> str:
@@ -48,14 +56,13 @@ def compiler(*arguments: str) -> None:
 class Library:
     """Compiled codes; `run` gives each pointer 64-byte alignment and 64 readable bytes of slack."""
 
-    def __init__(self, codes: dict[str, Code], vbmi: bool = True) -> None:
+    def __init__(self, codes: dict[str, Code], isa: Isa) -> None:
         self.codes = codes
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.c"
             path.write_text(source(codes))
-            cpu = CPU + ("+avx512vbmi" if vbmi else "")
             library = str(path.with_suffix(".so"))
-            compiler(cpu, "-shared", "-fPIC", "-nostdlib", str(path), "-o", library)
+            compiler(CPUS[isa], "-shared", "-fPIC", "-nostdlib", str(path), "-o", library)
             self.handle = ctypes.CDLL(library)
 
     def pointers(self, symbol: str, buffers: list[int]) -> tuple[ctypes.Array[ctypes.c_void_p], list[np.ndarray]]:
