@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.x86.elementwise import Scalars, scalars_helper
-from qcomp.codegen.c.x86.epilogue import stores
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.plan.buffer import Buffer
@@ -32,7 +31,7 @@ def _row256(isa: Isa, channels: int) -> dict[str, object]:
     return {
         "squeeze": squeeze + [-1] * (16 - len(squeeze)),
         "join": join + [i for i in range(8) if i not in join],
-        "stores": stores(isa, range(1), channels, masked=False),
+        "stores": isa.store_three("y", False) if channels == 3 else (isa.store_part("y", 0, 4 // channels, False),),
     }
 
 
