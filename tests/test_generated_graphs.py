@@ -18,9 +18,12 @@ from qcomp.runtime.features import cpu_features, machine
 from qcomp.targets import target
 
 NATIVE, VNNI, PORTABLE, SIGNED = "native", "x86_64-avx512vnni", "x86_64", "generic"
+AVX2, AVXVNNI = "x86_64-avx2", "x86_64-avxvnni"
 # target, threads and how many graphs.  x86 stores activations unsigned, "generic" signed.
-SINGLE = [(NATIVE, 1, 500), (NATIVE, 2, 200), (VNNI, 1, 100), (PORTABLE, 1, 300), (SIGNED, 1, 200)]
-CHAINS = [(NATIVE, 1, 250), (NATIVE, 2, 100), (VNNI, 2, 50), (PORTABLE, 2, 100), (SIGNED, 1, 50)]
+SINGLE = [(NATIVE, 1, 500), (NATIVE, 2, 200), (VNNI, 1, 100), (PORTABLE, 1, 300), (SIGNED, 1, 200),
+          (AVX2, 1, 200), (AVXVNNI, 1, 200)]  # fmt: skip
+CHAINS = [(NATIVE, 1, 250), (NATIVE, 2, 100), (VNNI, 2, 50), (PORTABLE, 2, 100), (SIGNED, 1, 50),
+          (AVX2, 2, 50), (AVXVNNI, 1, 50)]  # fmt: skip
 ALIASED = [(NATIVE, 2, 100), (PORTABLE, 1, 50), (SIGNED, 1, 50)]
 BATCH = 50
 
@@ -80,9 +83,10 @@ def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
 
 
 def test_single_ops_reach_every_vector_kernel() -> None:
-    machine = target("x86_64-avx512vbmi")
+    machines = [target(name) for name in ("x86_64-avx512vbmi", AVX2, AVXVNNI)]
     graphs = [Batch(single_plans(number)).graph for name, _, number in batches(SINGLE) if name == NATIVE]
-    reached = {kernel_table().select(node, machine).name for graph in graphs for node in graph.nodes}
+    nodes = [node for graph in graphs for node in graph.nodes]
+    reached = {kernel_table().select(node, machine).name for node in nodes for machine in machines}
     assert {kernel.name for kernel in X86_KERNELS} <= reached
 
 

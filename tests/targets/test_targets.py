@@ -74,6 +74,7 @@ def test_the_richest_target_that_the_features_allow_is_native() -> None:
     assert richest("x86_64", vbmi.features) is vbmi
     assert richest("x86_64", vnni.features) is vnni
     assert richest("x86_64", vnni.features - {"avx512vnni"}).name == "x86_64-avx2"
+    assert richest("x86_64", vnni.features - {"avx512vnni"} | {"avxvnni"}).name == "x86_64-avxvnni"
     assert richest("x86_64", frozenset({"sse2"})).name == "x86_64"
     with pytest.raises(QcompError, match="no target fits this machine"):
         richest("vax", frozenset())
