@@ -10,6 +10,8 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.passes.matching import along_axis, channel_axis, constant_operand, float32, is_float32, plain_name
 
 PRODUCTS = ("conv2d", "conv_transpose2d", "gemm")
+# Factors of an input's channels that differ by more than this say that the channels have units of their own.
+OWN_UNITS = 8.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,24 @@ def _read_batch_norm(node: Node) -> Affine | None:
     if not np.isfinite(scale).all():
         return None
     return Affine(node.input(0), scale.reshape(shape), (bias - mean * scale).reshape(shape))
+
+
+def joins_units(graph: Graph, node: Node) -> bool:
+    """Whether constants give the channels of a graph input one unit, up to this node: factors very far apart.
+
+    A factor of 0 leaves its channel out.  Only the result fits one int8 grid, not the input.
+    """
+    x, scale = node.outputs[0], np.ones(())
+    while (producer := x.producer) is not None:
+        affine = read_affine(producer)
+        if affine is not None:
+            x, scale = affine.x, affine.scale * scale
+        elif producer.op.name == "cast":
+            x = producer.input(0)
+        else:
+            return False
+    factors = np.abs(scale[scale != 0.0])
+    return x in graph.inputs and factors.size > 0 and bool(factors.max() > OWN_UNITS * factors.min())
 
 
 def foldable_product(node: Node | None) -> bool:

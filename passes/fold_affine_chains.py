@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.passes.affine import PRODUCTS, Affine, fold_after, fold_before, foldable_product, read_affine
+from qcomp.passes.affine import PRODUCTS, Affine, fold_after, fold_before, foldable_product, joins_units, read_affine
 from qcomp.passes.base import NodeRewrite, may_become
 from qcomp.passes.matching import float32, sole_producer, uniform
 
@@ -18,7 +18,9 @@ _ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 class FoldAffineChains(NodeRewrite):
     """Folds arithmetic with constants into neighbouring products; what stays becomes one mul and one add.
 
-    A scale before a padded product is folded, a shift is not (zero padding would have to be shifted too).
+    A scale before a padded product is folded, a shift is not (zero padding would have to be shifted too).  What gives
+    the channels of a graph input one unit stays before the product: one int8 grid cannot hold centimetres beside
+    kilometres, so it has to come after that.
 
     before:
         %c: f32[1,8,4,4] = conv2d(%x, %w, %b)
@@ -54,7 +56,7 @@ def _fold_operand(graph: Graph, product: Node) -> bool:
     if source is None or source.op.name not in _ARITHMETIC or not foldable_product(product):
         return False
     affine = read_affine(source)
-    if affine is None or graph.sole_user(product.input(0)) is None:
+    if affine is None or graph.sole_user(product.input(0)) is None or joins_units(graph, source):
         return False
     fused = fold_before(graph, product, affine)
     if fused is None:

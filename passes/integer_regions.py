@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
+from qcomp.passes.affine import joins_units
 
 CLAMPS = frozenset({"relu", "clip"})
 
@@ -114,9 +115,10 @@ def integer_nodes(graph: Graph) -> set[Node]:
     """The nodes that will run on integers.
 
     Products with constant weights always do.  Everything else that has an integer form does when a computed
-    operand comes from the integer side (or the graph's input) and some result is used there.
+    operand comes from the integer side (or the graph's input) and some result is used there.  Arithmetic that gives
+    the channels of an input one unit stays float: before it, no grid fits them all.
     """
-    chosen = {n for n in graph.nodes if has_integer_form(n)}
+    chosen = {n for n in graph.nodes if has_integer_form(n) and not joins_units(graph, n)}
     while True:
         dropped = {n for n in chosen if not is_product(n) and not (_fed(n, chosen) and _used(graph, n, chosen))}
         if not dropped:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
+from qcomp.passes.affine import joins_units
 from qcomp.passes.integer_forms import dequantized
 from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
 
@@ -60,6 +61,10 @@ _REASONS = {
     "float-neighbours": (
         "it stands between float ops, so int8 would only add conversions",
         "nothing to do: it follows its neighbours",
+    ),
+    "input-units": (
+        "it scales the channels of an input by very different factors, and no int8 grid fits them all before that",
+        "nothing to do: it stays float32 and exact; give the model scaled data if it dominates the profile",
     ),
     "not-quantized": (
         "its operands carry no quantization",
@@ -154,6 +159,8 @@ def _reason(graph: Graph, node: Node) -> str:
         return "float-copy"
     if not has_integer_form(node):
         return "no-int8-form"
+    if joins_units(graph, node):
+        return "input-units"
     stored = _stored(node)
     if stored is not None and not _is_int8(stored):
         return "wide-activations"

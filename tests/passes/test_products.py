@@ -129,6 +129,30 @@ def test_a_shift_before_a_padded_convolution_stays(rewritten):
     rewritten(FoldAffineChains(), graph(SHIFTED.format(size=6, pad=1)), None)
 
 
+UNITS = """const %mean: f32[2] = [13, 750]
+const %factor: f32[2] = [FACTORS]
+const %w: f32[3,2] = [1, 2, 3, 4, 5, 6]
+SOURCE
+%d: f32[1,2] = sub(%r, %mean)
+%n: f32[1,2] = mul(%d, %factor)
+%y: f32[1,3] = gemm(%n, %w) {trans_b = true}
+output %y"""
+
+
+@pytest.mark.parametrize(
+    ("factors", "source", "ops"),
+    [
+        ("1.2, 0.003", "%r: f32[1,2] = neg(%x)", ["mul", "add", "gemm"]),
+        ("1.2, -0.4", "%r: f32[1,2] = neg(%x)", ["gemm"]),
+        ("1.2, 0", "%r: f32[1,2] = neg(%x)", ["gemm"]),
+        ("1.2, 0.003", "%r: f32[1,2] = tanh(%x)", ["tanh", "gemm"]),
+    ],
+)
+def test_factors_that_give_the_channels_of_an_input_one_unit_stay_before_the_product(factors, source, ops):
+    text = graph(UNITS.replace("FACTORS", factors).replace("SOURCE", source), "f32[1,2]")
+    assert ops_after(FoldAffineChains(), text) == ops
+
+
 def test_a_product_with_two_users_keeps_the_arithmetic_after_it(rewritten):
     rewritten(
         FoldAffineChains(),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from qcomp.compiler import quantize
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, parse_graph, print_graph, run
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
@@ -477,3 +478,22 @@ def test_a_bias_that_differs_by_row_keeps_a_gemm_float(shape: str) -> None:
 def test_a_printed_integer_graph_parses_back() -> None:
     graph = parse_graph(NETWORK)
     assert print_graph(parse_graph(print_graph(graph))) == print_graph(graph)
+
+
+def test_an_input_whose_columns_have_units_of_their_own_is_quantized_after_its_scaling() -> None:
+    graph = parse_graph("""graph @m {
+  input %x: f32[1,2]
+  const %mean: f32[2] = [13, 750]
+  const %factor: f32[2] = [1.25, 0.003]
+  const %w: f32[2,2] = [1, 0, 0, 1]
+  %d: f32[1,2] = sub(%x, %mean)
+  %n: f32[1,2] = mul(%d, %factor)
+  %y: f32[1,2] = gemm(%n, %w) {trans_b = true}
+  output %y
+}""")
+    mean, factor = np.float32([13, 750]), np.float32([1.25, 0.003])
+    samples = (np.random.default_rng(0).uniform(-2, 2, (64, 2)) / factor + mean).astype(np.float32)
+    integer = quantize(graph, samples)
+    assert [n.op.name for n in integer.nodes] == ["mul", "add", "quantize", "qgemm"]
+    wrong = [run(integer, {"x": x[None]})["y"] - (x - mean) * factor for x in samples]
+    assert np.abs(wrong).max() < 0.03  # two steps of a grid from -2 to 2

@@ -81,6 +81,12 @@ RELU = """graph @m {
   %y: f32[2] = relu(%x)
   output %y
 }"""
+UNITS = """graph @m {
+  input %x: f32[1,2]
+  const %factor: f32[2] = [2, 0.01]
+  %y: f32[1,2] = mul(%x, %factor)
+  output %y
+}"""
 
 CASES = {
     "asymmetric-weights": gemm(grid="q(0.5, 100)"),
@@ -91,6 +97,7 @@ CASES = {
     "float-copy": CONCAT_WANTED_TWICE,
     "no-int8-form": SOFTMAX,
     "float-neighbours": RELU,
+    "input-units": UNITS,
 }
 
 
