@@ -114,6 +114,15 @@ def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Pa
     return folder / "model.so"
 
 
+def build_plain_library(compiler: Compiler, target: Target, source: Path, flags: Sequence[str]) -> Path:
+    """A shared library of one file beside it, without the runtime."""
+    compiled = compile_unit(compiler, target, source.parent, source.name, (*flags, "-fvisibility=default"))
+    library = source.with_suffix(".so")
+    command = [*compiler.command, *compiler.flags(target, link=True), "-shared", "-nostdlib", compiled]
+    _run([*command, "-o", library.name], source.parent)
+    return library
+
+
 def compile_unit(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:
     """Compiles one file that lies in `folder`; the name of the object beside it."""
     output = f"{Path(unit).stem}.o"

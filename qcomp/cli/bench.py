@@ -34,7 +34,9 @@ Input = Annotated[
     typer.Option("--input", "-i", metavar="IN", help="Inputs (.npz or .npy); random ones without it.",
                  show_default=False),
 ]  # fmt: skip
-Profile = Annotated[bool, typer.Option("--profile", help="Show the time of every step.")]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Show the time of every step, and its share of what this machine can compute.")
+]  # fmt: skip
 
 
 def bench(
@@ -67,7 +69,8 @@ def bench(
             sides[against] = peer(against, model, own.threads, feed)
         times = interleave(sides, runs)
         steps = own.profile(feed, runs=max(3, min(100, times["qcomp"].runs))) if profile else []
-        facts = _facts(own, times, steps, artifact, against, model)
+        peak = _peak(own) if profile else None
+        facts = _facts(own, times, steps, peak, artifact, against, model)
     if json:
         print_json(facts)
     else:
@@ -107,10 +110,24 @@ def _random_inputs(model: Model) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _peak(own: Model) -> float | None:
+    """GOPS that the artifact's threads could reach with nothing but products; None where that is not known."""
+    import importlib.util
+
+    from qcomp.codegen.c.x86.peak import measured_peak
+    from qcomp.targets import target, target_names
+
+    if own.info.target not in target_names() or importlib.util.find_spec("ziglang") is None:
+        return None
+    one = measured_peak(target(own.info.target))
+    return None if one is None else one * own.threads
+
+
 def _facts(
     own: Model,
     times: dict[str, Timing],
     steps: list[StepTime],
+    peak: float | None,
     artifact: Path,
     against: str | None,
     model: Path | None,
@@ -128,9 +145,11 @@ def _facts(
         facts["against"] = {"engine": against, "model": str(model)} | times[against].facts()
         facts["speedup"] = times[against].median_ms / ours.median_ms
     if steps:
+        facts["peak_gops"] = peak
         facts["steps"] = [
             {"name": s.name, "op": s.op, "kernel": s.kernel, "ms": s.milliseconds,
              "gops": _gops(s.macs, s.milliseconds), "share": s.share}
+            | ({} if peak is None else {"of_peak": _gops(s.macs, s.milliseconds) / peak})
             for s in steps
         ]  # fmt: skip
     return facts
@@ -162,8 +181,13 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"qcomp is {factor:.2f} times {word} than {facts['against']['engine']}")
     if "steps" in facts:
         print()
+        peak = facts["peak_gops"]
         rows_of_steps = [
-            (s["name"], s["op"], s["kernel"], f"{s['ms']:.4f}", _gops_text(s["gops"]), f"{s['share']:.1%}")
+            (s["name"], s["op"], s["kernel"], f"{s['ms']:.4f}", _gops_text(s["gops"]),
+             *([f"{s['of_peak']:.0%}" if s["gops"] else ""] if peak else []), f"{s['share']:.1%}")
             for s in facts["steps"]
-        ]
-        print_table("", ("step", "op", "kernel", "ms", "GOPS", "share"), rows_of_steps)
+        ]  # fmt: skip
+        of_peak = ("of peak",) if peak else ()
+        print_table("", ("step", "op", "kernel", "ms", "GOPS", *of_peak, "share"), rows_of_steps)
+        if peak:
+            print(f"peak: {peak:.0f} GOPS of nothing but int8 products ({plural(facts['threads'], 'thread')})")

@@ -20,6 +20,9 @@ def test_json_holds_times_of_all_steps(qcomp: Any, artifact: Path) -> None:
     assert facts["qcomp"]["gops"] == pytest.approx(2 * 504 / facts["qcomp"]["median_ms"] / 1e6)
     assert sum(step["share"] for step in facts["steps"]) == pytest.approx(1)
     assert "against" not in facts
+    if facts["peak_gops"]:
+        step = max(facts["steps"], key=lambda step: step["gops"])
+        assert step["of_peak"] == pytest.approx(step["gops"] / facts["peak_gops"])
 
 
 def test_onnxruntime_runs_side_by_side(qcomp: Any, made: Path, artifact: Path) -> None:
