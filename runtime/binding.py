@@ -106,9 +106,11 @@ class Binding:
 
     def _check_type(self, role: str, array: Array, tensor: TensorInfo) -> None:
         if array.dtype != tensor.dtype:
+            # A converted copy of an output would be filled in place of the caller's array.
+            converted = f"convert it, as with .astype({tensor.dtype.name!r})"
             raise self._misfit(
                 f"{role} {tensor.name} is {array.dtype}, the model has {tensor.dtype}",
-                f"convert it, as with .astype({tensor.dtype.name!r})",
+                converted if role == "input" else f"give a {tensor.dtype} array",
             )
         if array.shape != tensor.shape:
             raise self._misfit(

@@ -228,7 +228,8 @@ class Model:
     def __repr__(self) -> str:
         inputs = ", ".join(f"{t.name}: {t.dtype}{list(t.shape)}" for t in self.inputs)
         outputs = ", ".join(f"{t.name}: {t.dtype}{list(t.shape)}" for t in self.outputs)
-        return f"<Model {self.name} ({inputs}) -> ({outputs}), {self.threads} threads>"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"<Model {self.name} ({inputs}) -> ({outputs}), {threads}>"
 
     def _check_library(self) -> None:
         """The library and its metadata must tell the same story, or pointers would go astray."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None, json: Json = False) -> None:
     """Show what will run in int8 on a target, what will not, and why."""
     from qcomp.cli.arguments import parse_shapes
-    from qcomp.cli.files import check_input, read_graph
+    from qcomp.cli.files import batch_notes, check_input, read_graph
     from qcomp.cli.output import print_json
     from qcomp.targets import target as target_named
 
@@ -42,6 +42,7 @@ def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None,
         ],
         "float_copies": list(found.float_copies),
         "without_kernel": _without_kernel(integer, machine),
+        "notes": batch_notes(graph),
     }
     if json:
         print_json(facts)
@@ -67,6 +68,8 @@ def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.islands import island_lines
     from qcomp.cli.output import count_text, plural
 
+    for note in facts["notes"]:
+        print(f"note: {note}")
     nodes, macs = facts["nodes"], facts["macs"]
     kind = "quantized" if facts["quantized"] else "not quantized: needs --calibrate to compile in int8"
     print(f"{facts['model']}: for {facts['target']}; {kind}")

@@ -119,7 +119,7 @@ def compile_model(
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
     from qcomp.cli.arguments import image_options, parse_shapes, samples_for
-    from qcomp.cli.files import check_input, check_output, check_output_folder, read_graph
+    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
@@ -171,10 +171,7 @@ def compile_model(
     if quiet:
         return
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
-    batched = graph.attrs.get("batch_set_to_1")
-    if isinstance(batched, tuple):
-        names = ", ".join(map(str, batched))
-        facts["notes"].append(f"the open batch dimension was set to 1 (--shape sets another): {names}")
+    facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:

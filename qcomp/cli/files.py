@@ -88,6 +88,14 @@ def read_graph(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
         raise QcompError(str(error), where=str(path)) from error
 
 
+def batch_notes(graph: Graph) -> list[str]:
+    """Says so if the model leaves its batch dimension open and `read_graph` had to choose it."""
+    inputs = graph.attrs.get("batch_set_to_1")
+    if not isinstance(inputs, tuple):
+        return []
+    return [f"the open batch dimension was set to 1 (--shape sets another): {', '.join(map(str, inputs))}"]
+
+
 def model_bytes(path: Path) -> int:
     """Size of a model's file, with the files beside it that hold its weights (ONNX calls them external data)."""
     files = {path}

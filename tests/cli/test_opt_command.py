@@ -93,6 +93,13 @@ def test_check_needs_no_data_and_names_float_islands(qcomp: Any, made: Path) -> 
     assert "1 x softmax (z)" in qcomp("check", made / "softmax.onnx", "--target", "generic").out
 
 
+def test_check_says_that_it_set_an_open_batch_to_1(qcomp: Any, made: Path) -> None:
+    note = "the open batch dimension was set to 1 (--shape sets another): x"
+    assert qcomp("check", made / "dynamic.onnx", "--json").json["notes"] == [note]
+    assert f"note: {note}\n" in qcomp("check", made / "dynamic.onnx").out
+    assert qcomp("check", made / "dynamic.onnx", "--shape", "x=4,16", "--json").json["notes"] == []
+
+
 def test_check_lists_every_node_that_stays_float32(qcomp: Any, tmp_path: Path) -> None:
     (tmp_path / "m.qir").write_text(
         "graph @m {\n  input %x: f32[2,3]\n  %s: f32[2,3] = softmax(%x) {axis = 1}\n"

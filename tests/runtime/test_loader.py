@@ -60,7 +60,7 @@ def test_descriptors_tell_what_to_feed(artifact: Path) -> None:
         assert model.name == "tiny" and model.threads == 1
         assert repr(model) == (
             "<Model tiny (x: float32[4, 250], q: int8[1000]) -> "
-            "(y: float32[4, 250], z: int8[1000], where: uint64[4]), 1 threads>"
+            "(y: float32[4, 250], z: int8[1000], where: uint64[4]), 1 thread>"
         )
 
 
@@ -146,7 +146,7 @@ def test_wrong_outputs_are_explained(artifact: Path, feed: Feed) -> None:
     wrong: list[tuple[Feed, str]] = [
         ({"w": y}, "unknown output w"),
         ({"y": y[:2]}, "has shape"),
-        ({"y": y.astype(np.float64)}, "is float64"),
+        ({"y": y.astype(np.float64)}, "output y is float64, the model has float32; give a float32 array"),
         ({"y": frozen}, "not contiguous and writable"),
         ({"y": np.asfortranarray(y)}, "not contiguous and writable"),
         ({"y": feed["x"]}, "output y shares memory"),
