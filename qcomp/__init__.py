@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from qcomp.errors import QcompError
 
 if TYPE_CHECKING:
-    from qcomp.compiler import compile
+    from qcomp.compiler import Options, compile
     from qcomp.runtime.loader import load
 
 __version__ = "0.1.0"
-__all__ = ["QcompError", "__version__", "compile", "load"]
+__all__ = ["Options", "QcompError", "__version__", "compile", "load"]
 
-_LAZY = {"compile": "qcomp.compiler", "load": "qcomp.runtime.loader"}
+_LAZY = {"Options": "qcomp.compiler", "compile": "qcomp.compiler", "load": "qcomp.runtime.loader"}
 
 
 def __getattr__(name: str) -> object:
