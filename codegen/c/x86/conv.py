@@ -15,6 +15,9 @@ from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
+    FLOAT_BITS,
+    accumulator_reach,
+    float_bits_fit,
     needs_guard,
     pack_multipliers,
     pack_tile,
@@ -40,15 +43,13 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
     text = render(
         "tile.c.j2",
         name=name,
-        V=isa,
         mr=mr,
         nv=nv,
         vectors=[f"wp{at}" for at in ("", *ahead)],
-        masked=epilogue.masked,
-        short=epilogue.short,
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, "scale" if epilogue.short else "(const float*)mult"),
         tiles_note="Products of runs of bytes with packed weights",
+        **epilogue.template_values,
     )
     return (*epilogue.helpers, CFunction(name, text))
 
@@ -175,7 +176,8 @@ def conv_code(
     per_tap = (shape.dilations[1] != 1 and shape.kernel[1] > 1) or inputs != shape.x.channels
     runs = _runs(shape, per_tap)
     folded = stored_bias(weights, bias, requantization.x_zp)
-    guard = needs_guard(weights, bias, mult, requantization.x_zp)
+    reach = accumulator_reach(weights, bias, requantization.x_zp)
+    guard = needs_guard(reach, mult)
     dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
     dense = [block_weights(weights, groups, joined, b) for b in range(blocks)] if groups > 1 else [weights]
     packable = [run_weights(block, per_tap) for block in dense]
@@ -184,9 +186,12 @@ def conv_code(
     widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
     f32 = requantization.dtype == "f32"
     multipliers = stored_multipliers(mult)
+    fused = not f32 and float_bits_fit(reach, multipliers)
+    if fused:
+        folded = folded + np.int32(FLOAT_BITS)
     epilogue = Epilogue(
         isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
-        multipliers.short,
+        multipliers.short, fused, requantization.clamped,
     )  # fmt: skip
 
     packed: list[UInt8] = []

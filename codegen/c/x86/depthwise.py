@@ -20,7 +20,17 @@ from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.depthwise_lanes import channels, interleave, load, pixel_order, segment_counts, stores
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group, pack_operands
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import as_bytes, needs_guard, padded, stored_bias, stored_multipliers, tile_order
+from qcomp.codegen.c.x86.packing import (
+    FLOAT_BITS,
+    accumulator_reach,
+    as_bytes,
+    float_bits_fit,
+    needs_guard,
+    padded,
+    stored_bias,
+    stored_multipliers,
+    tile_order,
+)
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
@@ -233,8 +243,12 @@ def depthwise_code(
     (kh, kw), (sh, sw), depth, width = shape.kernel, shape.strides, shape.x.channels, shape.y.width
     rotating = shape.dilations[1] == 1 and -(-kw // sw) <= MAX_ROTATING and kh <= 8
     folded = stored_bias(weights, bias, requantization.x_zp)
-    guard = needs_guard(weights, bias, mult, requantization.x_zp)
+    reach = accumulator_reach(weights, bias, requantization.x_zp)
+    guard = needs_guard(reach, mult)
     multipliers = stored_multipliers(mult)
+    fused = float_bits_fit(reach, multipliers)
+    if fused:
+        folded = folded + np.int32(FLOAT_BITS)
     step = channels(isa)
     tail = depth % step
     blocks = [(step * i, 1, False) for i in range(depth // step)]
@@ -248,7 +262,10 @@ def depthwise_code(
     for i, (start, segments, masked) in enumerate(blocks):
         at = slice(start, start + step // segments)
         packed.append(pack_block(isa, weights[at, :, :, 0], folded[at], multipliers.values[at], segments, rotating))
-        epilogue = Epilogue(isa, "u8", guard, requantization.table is not None, masked, multipliers.short)
+        epilogue = Epilogue(
+            isa, "u8", guard, requantization.table is not None, masked, multipliers.short, fused,
+            requantization.clamped,
+        )  # fmt: skip
         needed = row_helper(kh, kw, sw, segments, epilogue) if rotating else any_helper(segments, epilogue)
         helpers = merge_helpers(helpers, needed)
         apart = width // segments

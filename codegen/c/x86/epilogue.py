@@ -12,8 +12,11 @@ from qcomp.codegen.c.x86.render import render
 
 @dataclass(frozen=True)
 class Epilogue:
-    """How accumulators become outputs: u8 or f32, clamped in float first where the proof of range fails,
-    through a 256-entry table, with the channels of a tail masked, and by multipliers that are stored as halves."""
+    """How accumulators become outputs: u8 or f32, clamped in float first where the proof of range fails (`guard`),
+    through a 256-entry table, with the channels of a tail masked, and by multipliers that are stored as halves.
+
+    fused: accumulators hold the bits of floats (`packing.FLOAT_BITS`), so that one multiply-add converts and scales.
+    clamped: bounds other than those of a byte are applied."""
 
     isa: Isa
     kind: str = "u8"
@@ -21,11 +24,14 @@ class Epilogue:
     table: bool = False
     masked: bool = False
     short: bool = False
+    fused: bool = False
+    clamped: bool = True
 
     @property
     def suffix(self) -> str:
         table = f"_t{self.isa.table_form}" if self.table else ""
-        flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short))
+        clamped = self.clamped and self.kind == "u8"
+        flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short), ("_f", self.fused), ("_c", clamped))
         return self.kind + table + "".join(text for text, given in flags if given)
 
     @property
@@ -36,7 +42,7 @@ class Epilogue:
     def template_values(self) -> dict[str, object]:
         """What bounds.c.j2 and pack.c.j2 ask for besides `index` and `group`."""
         table = self.isa.table_name if self.table else ""
-        flags = {"guard": self.guard, "masked": self.masked, "short": self.short}
+        flags = {name: getattr(self, name) for name in ("guard", "masked", "short", "fused", "clamped")}
         return {"V": self.isa, "kind": self.kind, "table": table, **flags}
 
     def multipliers(self, address: str, vectors: int) -> list[str]:

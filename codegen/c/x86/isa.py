@@ -9,9 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction
+from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, VNNI512, Dot, Madd, pairs_fit
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.c.x86.shapes import Int8, UInt8
+
+#: The bits of this float plus an integer below 2**22 in magnitude are the bits of their sum.
+FLOAT_OFFSET = 1.5 * 2.0**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,14 @@ class Isa(ABC):
     def helpers(self) -> tuple[CFunction, ...]:
         """C functions that loads and stores of parts of a vector call."""
         return ()
+
+    def multiply_add(self, a: str, b: str, c: str) -> str:
+        """a * b + c of floats, rounded once."""
+        return f"{self.mm}_fmadd_ps({a}, {b}, {c})"
+
+    def offset_product(self, scale: str) -> str:
+        """What `multiply_add` of accumulators that hold the bits of floats adds: minus their offset times the scale."""
+        return f"{self.mm}_mul_ps({scale}, {self.mm}_set1_ps({float_literal(-FLOAT_OFFSET)}))"
 
     def load_floats(self, address: str) -> str:
         return f"{self.mm}_loadu_ps((const float*)({address}))"
@@ -297,10 +309,11 @@ class Avx256(Isa):
         )
 
 
-_AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"})
+_AVX2 = frozenset({"avx2", "f16c", "fma"})
+_AVX512 = frozenset({"fma", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"})
 AVX512 = Avx512("avx512", _AVX512, 512, VNNI512, 24, 4)
 AVX512_VBMI = Avx512("avx512", _AVX512 | {"avx512vbmi"}, 512, VNNI512, 24, 4, True)
-AVXVNNI = Avx256("avxvnni", frozenset({"avx2", "f16c", "avxvnni"}), 256, VNNI256, 10, 2)
-AVX2 = Avx256("avx2", frozenset({"avx2", "f16c"}), 256, MADD, 10, 2)
-AVX2_PAIRS = Avx256("avx2", frozenset({"avx2", "f16c"}), 256, MADDUBS, 10, 2, variant="_pairs")
+AVXVNNI = Avx256("avxvnni", _AVX2 | {"avxvnni"}, 256, VNNI256, 10, 2)
+AVX2 = Avx256("avx2", _AVX2, 256, MADD, 10, 2)
+AVX2_PAIRS = Avx256("avx2", _AVX2, 256, MADDUBS, 10, 2, variant="_pairs")
 ISAS: tuple[Isa, ...] = (AVX512_VBMI, AVX512, AVXVNNI, AVX2)

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qcomp.codegen.c.x86.isa import Isa
+from qcomp.codegen.c.x86.isa import FLOAT_OFFSET, Isa
 from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, UInt8
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
+
+#: The bits of FLOAT_OFFSET as an integer.
+FLOAT_BITS = int(np.float32(FLOAT_OFFSET).view(np.int32))
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,33 @@ def stored_bias(weights: Int8, bias: Int32, x_zp: int) -> Int32:
     return folded.astype(np.int32)
 
 
-def needs_guard(weights: Int8, bias: Int32, mult: Float32, x_zp: int) -> bool:
-    """Whether float32(acc) * mult may leave the range in which conversion to int32 is exact.
-
-    False is a proof from the weights; then the saturating packs alone clamp the result."""
+def accumulator_reach(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.float64]:
+    """Bound of |acc| for each output channel, from the weights and any bytes that they meet."""
     flat = weights.reshape(weights.shape[0], -1).astype(np.float64)
     folded = bias.astype(np.float64) - x_zp * flat.sum(axis=1)
     low = folded + 255 * np.minimum(flat, 0).sum(axis=1)
     high = folded + 255 * np.maximum(flat, 0).sum(axis=1)
-    reach = np.maximum(np.abs(low), np.abs(high)) * np.abs(mult.astype(np.float64))
-    return not bool(np.all(reach < 2.0**30))
+    return np.maximum(np.abs(low), np.abs(high))
+
+
+def needs_guard(reach: npt.NDArray[np.float64], mult: Float32) -> bool:
+    """Whether float32(acc) * mult may leave the range in which conversion to int32 is exact.
+
+    False is a proof from `accumulator_reach`; then the saturating packs alone clamp the result."""
+    return not bool(np.all(reach * np.abs(mult.astype(np.float64)) < 2.0**30))
+
+
+def float_bits_fit(reach: npt.NDArray[np.float64], multipliers: Multipliers) -> bool:
+    """Whether fma(FLOAT_OFFSET + acc, m, -FLOAT_OFFSET * m) is float32(acc) * m, to the bit, for all channels.
+
+    It is where the sum in the first operand is exact (|acc| < 2**22: it then shares FLOAT_OFFSET's exponent, and its
+    bits are FLOAT_BITS + acc) and the last operand is exact: both then round acc * m once."""
+    if not multipliers.short:
+        return False
+    mult = from_halves(np.asarray(multipliers.values, np.float16), multipliers.unit)
+    offsets = mult * np.float32(-FLOAT_OFFSET)
+    exact = np.array_equal(offsets.astype(np.float64), mult.astype(np.float64) * -FLOAT_OFFSET)
+    return exact and bool(np.all(reach < 2.0**22))
 
 
 def padded(values: np.ndarray, length: int) -> np.ndarray:

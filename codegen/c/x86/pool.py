@@ -61,7 +61,7 @@ def avg_pool_code(
     area = shape.kernel[0] * shape.kernel[1]
     guard = bool(255.0 * area * float(np.abs(mult).max()) >= 2.0**30)
     varies = bool(np.any(mult != mult.flat[0]))
-    epilogue = Epilogue(isa.for_ones, "u8", guard=guard)
+    epilogue = Epilogue(isa.for_ones, "u8", guard=guard, clamped=requantization.clamped)
     name = f"qc_x86_avg_pool_{epilogue.suffix}"
     stores = (
         f"if (channels - o >= {isa.bytes}) {isa.store('y + o', 'p')};",

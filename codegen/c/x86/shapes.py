@@ -99,3 +99,8 @@ class Requantization:
     hi: int = 255
     table: tuple[int, ...] | None = field(default=None, repr=False)
     dtype: str = "u8"
+
+    @property
+    def clamped(self) -> bool:
+        """Whether a bound is tighter than that of a byte."""
+        return (self.lo, self.hi) != (0, 255)

@@ -12,6 +12,12 @@ from qcomp.codegen.c.x86.dot import Dot
 from qcomp.codegen.c.x86.isa import Isa
 
 _TAIL_SPAN = 64
+# Weights of a tile beyond this are read from the second level cache for every tile of pixels.
+_L1_WEIGHTS = 32 * 1024
+_L2_BYTES_PER_CYCLE = 20
+# By width in vectors: cycles an accumulator takes, and those of each beyond sixteen besides. Rows of three vectors are
+# stored in two pieces, those of one vector four at a time.
+_EPILOGUE = {4: (0.95, 0.3), 3: (1.45, 1.2), 2: (0.95, 1.1), 1: (2.1, 0.0)}
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,20 @@ class Line:
 
 
 def tile_cycles(dot: Dot, rows: int, vectors: int, runs: int, dwords: int) -> float:
-    """Cycles of one tile: products bound by multipliers, loads or latency, then the epilogue."""
+    """Cycles of one tile: products bound by multipliers, loads, latency or the stream of weights, then the epilogue."""
     products = rows * vectors * dot.cycles + rows * dot.row_cycles + vectors * dot.vector_cycles
-    step = max(products, (rows + vectors) / 2 * 1.1, dot.latency)
-    return runs * (dwords * step + 3) + rows * vectors * 2.2 + 12
+    vector_bytes = 64 if dot.mm == "_mm512" else 32
+    streams = runs * dwords * vectors * vector_bytes > _L1_WEIGHTS
+    stream = vectors * vector_bytes / _L2_BYTES_PER_CYCLE if streams else 0.0
+    step = max(products, (rows + vectors) / 2, dot.latency, stream)
+    return runs * dwords * step + 3.0 * (runs - 1) + _epilogue_cycles(rows * vectors, vectors)
+
+
+def _epilogue_cycles(accumulators: int, vectors: int) -> float:
+    """What the end of a tile adds to its products, as measured: the next tile's products start meanwhile, the fewer
+    instructions wait for their accumulators the better."""
+    each, crowded = _EPILOGUE[vectors]
+    return max(10.0, each * accumulators + crowded * max(0, accumulators - 16))
 
 
 @cache
