@@ -50,10 +50,10 @@ def _unclamped(node: Node, ranges: Mapping[Value, Interval]) -> Interval:
     if node.attrs.get("dtype") is not None and node.outputs[0].dtype.is_float:
         return Interval.of(-np.inf, np.inf)
     attrs: dict[str, Attribute] = {**node.attrs, "lo": -128, "hi": 127}
-    operands = len(node.inputs)
-    if node.op.operands[-1] == "table?" and operands == len(node.op.operands):
-        operands -= 1
     call = node.call
-    bare = replace(call, attrs=attrs, types=call.types[:operands], constants=call.constants[:operands])
-    bounds = [None if v is None else ranges[v] for v in node.inputs[:operands]]
+    kept = [name != "table?" for name in node.op.operands[: len(node.inputs)]]
+    types = tuple(t if keep else None for t, keep in zip(call.types, kept, strict=True))
+    constants = tuple(c if keep else None for c, keep in zip(call.constants, kept, strict=True))
+    bare = replace(call, attrs=attrs, types=types, constants=constants)
+    bounds = [None if v is None or not keep else ranges[v] for v, keep in zip(node.inputs, kept, strict=True)]
     return node.op.interval(bare, *bounds)[0]

@@ -28,6 +28,7 @@ from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fold_fake_quant import FoldFakeQuant
 from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
 from qcomp.passes.fuse_requantize import FuseRequantize
+from qcomp.passes.fuse_residual import FuseResidual
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
@@ -168,7 +169,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
 def integer_lowering(own_scales: bool = True) -> list[Pass]:
     """Passes from a graph with fake quantization to integer ops.
 
-    own_scales: qcomp chose them, so that multipliers may be rounded; a quantized model's integers stay as they are."""
+    own_scales: qcomp chose them, so that multipliers may be rounded and sums fused; a quantized model's integers stay as they are."""
     return [
         SignedEdges(),
         ChannelsLast(),
@@ -185,6 +186,7 @@ def integer_lowering(own_scales: bool = True) -> list[Pass]:
         FoldConstants(quantized=True),  # weights of ops that stayed float
         CommonSubexpressions(),
         DeadCode(),
+        *([FuseResidual()] if own_scales else []),
         FitAccumulators(),
         *([ShortenMultipliers()] if own_scales else []),
         TightenClamps(),

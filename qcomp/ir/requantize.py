@@ -14,12 +14,17 @@ import numpy as np
 from qcomp.ir.registry import Attr, Call, Interval
 from qcomp.ir.types import DType, TensorType
 
+LARGEST_FACTOR = 2.0**22 / 256  # of a term of int8 in a sum: such sums stay small enough to be rounded in float32
 REQUANTIZE = {"zp": Attr("int", 0), "lo": Attr("int", -128), "hi": Attr("int", 127)}
 
 
 def requantize(acc: np.ndarray, mult: np.ndarray | np.float32, zp: int, lo: int, hi: int) -> np.ndarray:
     """int32 accumulators to int8, per the numeric contract; `mult` broadcasts and is float32."""
-    real = acc.astype(np.int32).astype(np.float32) * mult
+    return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi)
+
+
+def round_clamped(real: np.ndarray, zp: int, lo: int, hi: int) -> np.ndarray:
+    """float32 steps to int8: rounded half to even, shifted by the zero point, clamped."""
     # Clamping the real first is exact (the bounds are integers) and keeps huge products inside int64.
     real = np.clip(real, np.float32(lo - zp), np.float32(hi - zp))
     return np.asarray(np.rint(real).astype(np.int64) + zp).astype(np.int8)
@@ -58,6 +63,14 @@ def check_table(call: Call, index: int) -> None:
         check_vector(call, index, DType.I8, 256, "table")
 
 
+def check_residual(call: Call, index: int, result: TensorType) -> None:
+    type, mult = check_int8(call, index), call.float("r_mult")
+    if type.shape != result.shape or result.dtype is not DType.I8:
+        raise call.fail(f"residual {type.shape} and result {result.dtype.value}{list(result.shape)} do not fit")
+    if not abs(mult) < LARGEST_FACTOR or float(np.float32(mult)) != mult or not -128 <= call.int("r_zp") <= 127:
+        raise call.fail(f"r_mult {mult} is not a float32 of moderate size, or r_zp {call.int('r_zp')} no int8")
+
+
 def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
     """Result type of a product: i8 (its quantization is written by whoever builds the node) or f32."""
     dtype = call.dtype("dtype")
@@ -66,11 +79,25 @@ def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
     return [TensorType(dtype, shape)]
 
 
-def finish(call: Call, acc: np.ndarray, mult: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-    """Accumulators (channels last, any integer dtype that holds int32 values) to the node's result."""
+def finish(
+    call: Call, acc: np.ndarray, mult: np.ndarray, table: np.ndarray | None, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """Accumulators (channels last, any integer dtype that holds int32 values) to the node's result.
+
+    residual i8, of the result's shape: float32(residual − r_zp)·r_mult is added before rounding, the product and the
+    sum each rounded to float32.
+    """
+    real = np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
     if call.dtype("dtype") is DType.F32:
-        return np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
-    return apply_table(requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi")), table)
+        return real
+    if residual is not None:
+        real = real + residual_term(call, residual)
+    return apply_table(round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi")), table)
+
+
+def residual_term(call: Call, residual: np.ndarray) -> np.ndarray:
+    """float32(residual − r_zp)·r_mult in float32; the stored integers may come as any number type."""
+    return np.asarray((residual.astype(np.float64) - call.int("r_zp")).astype(np.float32) * np.float32(call.float("r_mult")))
 
 
 def stored_interval(x: Interval | None) -> Interval:
@@ -96,8 +123,9 @@ def table_interval(table: np.ndarray, x: Interval) -> Interval:
     return Interval(np.reshape(least, lows.shape), np.reshape(most, lows.shape))
 
 
-def product_interval(call: Call, x: Interval | None) -> Interval:
-    """Bounds of requantize(bias + Σ(x − x_zp)·w) per output channel, from constant weights."""
+def product_interval(call: Call, x: Interval | None, residual: Interval | None = None) -> Interval:
+    """Bounds of requantize(bias + Σ(x − x_zp)·w) per output channel, from constant weights; with bounds of a residual
+    (see `finish`), of the sum."""
     weights, bias, mult = call.constant(1), call.constant(2), call.constant(3)
     low, high = np.asarray(-np.inf), np.asarray(np.inf)
     if weights is not None and bias is not None and mult is not None:
@@ -107,6 +135,9 @@ def product_interval(call: Call, x: Interval | None) -> Interval:
             low, high = np.minimum(*ends), np.maximum(*ends)
     if call.dtype("dtype") is DType.F32:
         return Interval(low.astype(np.float64), high.astype(np.float64))
+    if residual is not None:
+        terms = [residual_term(call, e) for e in (residual.lo, residual.hi)]
+        low, high = low + np.minimum(*terms), high + np.maximum(*terms)
     return result_interval(call, low, high, 4)
 
 

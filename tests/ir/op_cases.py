@@ -485,7 +485,17 @@ def qconv2d(d: Dice) -> Case:
         "groups": groups,
     }
     sides = _product_sides(d, w, inner * kernel[0] * kernel[1])
-    return case("qconv2d", [x, *sides, table], attrs, constants=(1, 2, 3, 4), **extra)
+    residual = None
+    if "dtype" not in attrs and d.int(0, 2) == 0:
+        rows, cols = (
+            (x.shape[1 + a] + attrs["pads"][a] + attrs["pads"][a + 2] - (kernel[a] - 1) * attrs["dilations"][a] - 1)
+            // attrs["strides"][a]
+            + 1
+            for a in range(2)
+        )
+        residual = d.int8((x.shape[0], rows, cols, groups * outer))
+        attrs |= {"r_zp": d.int(-20, 20), "r_mult": float(np.float32(d.rng.uniform(-1.5, 1.5)))}
+    return case("qconv2d", [x, *sides, table, residual], attrs, constants=(1, 2, 3, 4), **extra)
 
 
 def qconv_transpose2d(d: Dice) -> Case:

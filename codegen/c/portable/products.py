@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import CFunction, Halo, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import ROUND, Operands, render, stored_table
+from qcomp.codegen.c.kernel import NO_HALO, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render, stored_table
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
@@ -23,17 +23,23 @@ LONG_RUN = 24
 
 @dataclass
 class Epilogue:
-    """How an accumulator becomes a stored result: C of the value from `acc` and the multiplier `mult`."""
+    """How an accumulator becomes a stored result: C of the value from `acc` and the multiplier `mult`.
+
+    residual: what is added before rounding, as C finds it at `residual[j]`.
+    """
 
     node: Node
     operands: Operands
     table: str = ""
+    residual: Source | None = None
     helpers: list[CFunction] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.operands.present(4):
             stored = stored_table(self.node.input(4).array, self.operands.result().shift)
             self.table = self.operands.constant(stored)
+        if self.operands.present(5):
+            self.residual = self.operands.source(5)
         if not self.real:
             self.helpers.append(ROUND)
 
@@ -46,6 +52,9 @@ class Epilogue:
         product = f"(float)(int32_t){accumulator} * {multiplier}"
         if self.real:
             return product
+        if self.residual is not None:
+            centred = f"((int32_t)residual[j] - {self.residual.shift + self.node.call.int('r_zp')})"
+            product = f"({product}) + (float){centred} * {float_literal(self.node.call.float('r_mult'))}"
         result, call = self.operands.result(), self.node.call
         zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
         rounded = f"q_round({product}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + result.shift}"
@@ -93,14 +102,14 @@ class QConv2d(Kernel):
         return constant_operands(node, (1, 2, 3, 4))
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_halo(node),)
+        return (_halo(node), *[NO_HALO] * (len(activations(node)) - 1))
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, call = request.node, request.node.call
         weights, groups = node.input(1).array, call.int("groups")
         x, y = request.inputs[0], request.outputs[0]
         per_group = weights.shape[0] // groups
-        if weights.shape[3] == 1 and per_group == 1:
+        if weights.shape[3] == 1 and per_group == 1 and node.optional(5) is None:
             return self._depthwise(request)
         operands = Operands(request)
         source, result = operands.source(0), operands.result()
@@ -126,7 +135,7 @@ class QConv2d(Kernel):
             inner=weights.shape[3], kernel_rows=weights.shape[1], taps=taps, run=run, long=long,
             row_step=strides[0] * x.row_stride, column_step=strides[1] * x.shape[3],
             tap_row=dilations[0] * x.row_stride, tap_column=dilations[1] * x.shape[3],
-            origin=pads[0] * x.row_stride + pads[1] * x.shape[3], table=epilogue.table,
+            origin=pads[0] * x.row_stride + pads[1] * x.shape[3], table=epilogue.table, residual=epilogue.residual,
             store=epilogue.store("acc[j]", "mult[j]"),
         )  # fmt: skip
         kind = "dot" if long else "outer"

@@ -27,7 +27,7 @@ from qcomp.codegen.c.x86.packing import (
     tail_lanes,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
+from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
 
 # Weights of this size are not expected in the second level cache when a layer starts; those of one tile, when
@@ -66,15 +66,19 @@ class _Lines:
     y_image: int
     y_row: int
     x_step: int
+    flat: bool = False
 
 
-def _lines(isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int) -> _Lines:
+def _lines(
+    isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int, residual: Residual | None
+) -> _Lines:
     x, y = shape.x, shape.y
     sh, sw = shape.strides
-    if shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0) and x.dense and y.dense:
+    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
+    if pointwise and x.dense and y.dense and (residual is None or residual.plane.dense):
         pixels = y.batch * y.height * y.width
         length = line_length(isa, pixels, channels, runs, dwords)
-        return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels)
+        return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels, True)
     return _Lines(
         y.batch * y.height, y.width, y.height,
         x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
@@ -177,12 +181,13 @@ def conv_code(
     runs = _runs(shape, per_tap)
     folded = stored_bias(weights, bias, requantization.x_zp)
     reach = accumulator_reach(weights, bias, requantization.x_zp)
-    guard = needs_guard(reach, mult)
+    residual = requantization.residual
+    guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult))
     dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
     dense = [block_weights(weights, groups, joined, b) for b in range(blocks)] if groups > 1 else [weights]
     packable = [run_weights(block, per_tap) for block in dense]
     isa = isa.for_weights(np.concatenate(packable))
-    lines = _lines(isa, shape, len(runs), dwords, outputs)
+    lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual)
     widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
     f32 = requantization.dtype == "f32"
     multipliers = stored_multipliers(mult)
@@ -192,6 +197,7 @@ def conv_code(
     epilogue = Epilogue(
         isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
         multipliers.short, fused, requantization.clamped,
+        "" if residual is None else "fused" if residual.exact else "separate",
     )  # fmt: skip
 
     packed: list[UInt8] = []
@@ -263,6 +269,11 @@ def conv_code(
         tail=isa.tail(tail),
         at=list(lanes_at),
         unit=float_literal(multipliers.unit),
+        residual=None if residual is None else residual.plane,
+        r_row=0 if residual is None else lines.y_row if lines.flat else residual.plane.row_stride,
+        r_offset=0 if residual is None else float_literal(2.0**23 + residual.zp),
+        r_mult=0 if residual is None else float_literal(residual.mult),
+        slots={name: i + (residual is not None) for i, name in enumerate(("y", "w", "table"), 1)},
         **clamp_values(requantization),
     )
     constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))

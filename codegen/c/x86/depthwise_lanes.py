@@ -24,24 +24,11 @@ def segment_counts(isa: Isa) -> tuple[int, ...]:
 def load(isa: Isa, address: str, segments: int) -> str:
     """A step's channels; with `segments`, as many fewer from each of several places x_seg bytes apart."""
     if isa.bits == 512:
-        return _load512(address, segments)
+        return isa.load_parts([address, *(f"{address} + {i} * x_seg" for i in range(1, segments))])
     if segments == 1:
         return f"_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)({address})))"
     low, high = (f"_mm_loadl_epi64((const __m128i*)({address}{at}))" for at in ("", " + x_seg"))
     return f"_mm256_cvtepu8_epi16(_mm_unpacklo_epi64({low}, {high}))"
-
-
-def _load512(address: str, segments: int) -> str:
-    if segments == 1:
-        return f"_mm512_loadu_si512({address})"
-    if segments == 2:
-        low, high = (f"_mm256_loadu_si256((const __m256i*)({address}{at}))" for at in ("", " + x_seg"))
-        return f"_mm512_inserti64x4(_mm512_castsi256_si512({low}), {high}, 1)"
-    parts = [f"_mm_loadu_si128((const __m128i*)({address} + {i} * x_seg))" for i in range(4)]
-    text = f"_mm512_castsi128_si512({parts[0]})"
-    for i in range(1, 4):
-        text = f"_mm512_inserti32x4({text}, {parts[i]}, {i})"
-    return text
 
 
 def interleave(isa: Isa, id: int | str, names: Sequence[str]) -> tuple[str, ...]:

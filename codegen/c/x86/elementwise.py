@@ -10,6 +10,7 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.x86.epilogue import widen_helper
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.walk import walk
@@ -21,7 +22,7 @@ _PACK = "qc_x86_round_pack(s0, s1, s2, s3, q)"
 @cache
 def scalars_helper(isa: Isa) -> tuple[CFunction, ...]:
     """Parameters of an elementwise node, and what all rows share."""
-    return *isa.helpers, CFunction("qc_x86_scalars", render("elementwise.c.j2", V=isa))
+    return *isa.helpers, widen_helper(isa), CFunction("qc_x86_scalars", render("elementwise.c.j2", V=isa))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ class Epilogue:
     through a 256-entry table, with the channels of a tail masked, and by multipliers that are stored as halves.
 
     fused: accumulators hold the bits of floats (`packing.FLOAT_BITS`), so that one multiply-add converts and scales.
-    clamped: bounds other than those of a byte are applied."""
+    clamped: bounds other than those of a byte are applied.
+    residual: a plane like the result's is added before rounding, as a product and a sum ("separate") or, where the
+    product is exact, by one multiply-add ("fused"); else "".
+    """
 
     isa: Isa
     kind: str = "u8"
@@ -26,13 +29,15 @@ class Epilogue:
     short: bool = False
     fused: bool = False
     clamped: bool = True
+    residual: str = ""
 
     @property
     def suffix(self) -> str:
         table = f"_t{self.isa.table_form}" if self.table else ""
         clamped = self.clamped and self.kind == "u8"
         flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short), ("_f", self.fused), ("_c", clamped))
-        return self.kind + table + "".join(text for text, given in flags if given)
+        residual = f"_r{self.residual[:1]}" if self.residual else ""
+        return self.kind + table + "".join(text for text, given in flags if given) + residual
 
     @property
     def ctype(self) -> str:
@@ -42,7 +47,7 @@ class Epilogue:
     def template_values(self) -> dict[str, object]:
         """What bounds.c.j2 and pack.c.j2 ask for besides `index` and `group`."""
         table = self.isa.table_name if self.table else ""
-        flags = {name: getattr(self, name) for name in ("guard", "masked", "short", "fused", "clamped")}
+        flags = {name: getattr(self, name) for name in ("guard", "masked", "short", "fused", "clamped", "residual")}
         return {"V": self.isa, "kind": self.kind, "table": table, **flags}
 
     def multipliers(self, address: str, vectors: int) -> list[str]:
@@ -54,7 +59,8 @@ class Epilogue:
     @property
     def helpers(self) -> tuple[CFunction, ...]:
         table = (self.isa.table_helper,) if self.table else ()
-        return types_helper(self.isa), *self.isa.helpers, *table
+        widen = (widen_helper(self.isa),) if self.residual else ()
+        return types_helper(self.isa), *self.isa.helpers, *table, *widen
 
 
 @cache
@@ -63,13 +69,22 @@ def types_helper(isa: Isa) -> CFunction:
     return CFunction("qc_x86_rq", render("types.c.j2", V=isa))
 
 
+@cache
+def widen_helper(isa: Isa) -> CFunction:
+    """Bytes to floats, in the order in which a group's accumulators pack."""
+    return CFunction("qc_x86_widen", render("widen.c.j2", V=isa))
+
+
 @dataclass(frozen=True)
 class Group:
-    """Up to four accumulator vectors that pack into one vector of bytes."""
+    """Up to four accumulator vectors that pack into one vector of bytes.
+
+    residual: the bytes that are added to them, in their order before the packed vector is put in order."""
 
     accumulators: tuple[tuple[int, int], ...]
     pack: tuple[int, int, int, int]
     stores: tuple[str, ...]
+    residual: str = ""
 
 
 def stores(isa: Isa, rows: range, nv: int, masked: bool) -> tuple[str, ...]:
@@ -87,14 +102,28 @@ def pack_operands(isa: Isa, count: int) -> tuple[int, int, int, int]:
     return 0, min(1, last), min(2, last), min(3, last)
 
 
-def _groups(isa: Isa, mr: int, nv: int, masked: bool) -> tuple[Group, ...]:
+def _residual(isa: Isa, rows: range, nv: int) -> str:
+    """The bytes of nv quarters for each of `rows` as a vector, in the order in which accumulators pack."""
+    count = 1 if nv >= 3 else 4 // nv
+    loaded = isa.load_parts([f"r + {min(rows[0] + i, rows[-1])} * ys" for i in range(count)])
+    order = isa.pixel_order(nv)
+    if not order:
+        return loaded
+    inverse = [order.index(i) for i in range(isa.lanes)]
+    return isa.permute(f"{isa.mm}_setr_epi32({', '.join(map(str, inverse))})", loaded)
+
+
+def _groups(isa: Isa, mr: int, nv: int, masked: bool, residual: bool) -> tuple[Group, ...]:
     together = {4: 1, 3: 1, 2: 2, 1: 4}[nv]
     groups = []
     for first in range(0, mr, together):
         rows = range(first, min(mr, first + together))
         accumulators = tuple((m, v) for m in rows for v in range(nv))
         groups.append(
-            Group(accumulators, pack_operands(isa, len(accumulators)), stores(isa, rows, nv, masked))
+            Group(
+                accumulators, pack_operands(isa, len(accumulators)), stores(isa, rows, nv, masked),
+                _residual(isa, rows, nv) if residual else "",
+            )
         )
     return tuple(groups)
 
@@ -102,6 +131,6 @@ def _groups(isa: Isa, mr: int, nv: int, masked: bool) -> tuple[Group, ...]:
 def epilogue_text(mr: int, nv: int, epilogue: Epilogue, scale: str) -> str:
     """C that writes accumulators c0_0.. to y (+ row * ys); `scale` points to the multipliers."""
     isa = epilogue.isa
-    groups = _groups(isa, mr, nv, epilogue.masked)
+    groups = _groups(isa, mr, nv, epilogue.masked, bool(epilogue.residual))
     index = isa.pixel_order(nv)
     return render("epilogue.c.j2", mr=mr, nv=nv, scale=scale, index=index, groups=groups, **epilogue.template_values)

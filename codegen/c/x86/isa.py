@@ -141,6 +141,10 @@ class Isa(ABC):
     def load(self, address: str) -> str: ...
 
     @abstractmethod
+    def load_parts(self, addresses: Sequence[str]) -> str:
+        """One vector of 1, 2 or 4 equal parts from as many places."""
+
+    @abstractmethod
     def load_first(self, address: str, count: str) -> str:
         """Loads `count` bytes, fewer than a vector, and reads nothing else; zeros follow them."""
 
@@ -196,6 +200,18 @@ class Avx512(Isa):
 
     def load(self, address: str) -> str:
         return f"_mm512_loadu_si512({address})"
+
+    def load_parts(self, addresses: Sequence[str]) -> str:
+        if len(addresses) == 1:
+            return self.load(addresses[0])
+        if len(addresses) == 2:
+            low, high = (f"_mm256_loadu_si256((const __m256i*)({address}))" for address in addresses)
+            return f"_mm512_inserti64x4(_mm512_castsi256_si512({low}), {high}, 1)"
+        parts = [f"_mm_loadu_si128((const __m128i*)({address}))" for address in addresses]
+        text = f"_mm512_castsi128_si512({parts[0]})"
+        for i in range(1, 4):
+            text = f"_mm512_inserti32x4({text}, {parts[i]}, {i})"
+        return text
 
     def load_first(self, address: str, count: str) -> str:
         return f"_mm512_maskz_loadu_epi8(qc_x86_tail({count}), {address})"
@@ -263,6 +279,16 @@ class Avx256(Isa):
 
     def load(self, address: str) -> str:
         return f"_mm256_loadu_si256((const __m256i*)({address}))"
+
+    def load_parts(self, addresses: Sequence[str]) -> str:
+        if len(addresses) == 1:
+            return self.load(addresses[0])
+        if len(addresses) == 2:
+            halves = [f"_mm_loadu_si128((const __m128i*)({address}))" for address in addresses]
+        else:
+            parts = [f"_mm_loadl_epi64((const __m128i*)({address}))" for address in addresses]
+            halves = [f"_mm_unpacklo_epi64({parts[i]}, {parts[i + 1]})" for i in (0, 2)]
+        return f"_mm256_inserti128_si256(_mm256_castsi128_si256({halves[0]}), {halves[1]}, 1)"
 
     def load_first(self, address: str, count: str) -> str:
         return f"qc_x86_load_first({address}, {count})"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.elementwise import (
@@ -22,7 +22,7 @@ from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
 from qcomp.codegen.c.x86.isa import ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
@@ -101,12 +101,16 @@ class QConv2d(X86Kernel):
     kind, op = "conv", "qconv2d"
 
     def fits(self, node: Node) -> bool:
-        return _constant(node, 1, 2, 3, 4) and bias_fits(
+        residual = node.optional(5)
+        return _constant(node, 1, 2, 3, 4) and (residual is None or not residual.is_constant) and bias_fits(
             node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
         )
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_window_halo(node, node.input(1).shape[1:3]),)
+        return (_window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node = request.node
@@ -115,7 +119,11 @@ class QConv2d(X86Kernel):
         x, y = plane(request.inputs[0]), plane(request.outputs[0])
         shape = window_shape(node, x, y, kernel, node.call.int("groups"))
         arithmetic = requantization(node, 4)
-        generate = depthwise_code if is_depthwise(shape) and arithmetic.dtype == "u8" else conv_code
+        depthwise = is_depthwise(shape) and arithmetic.dtype == "u8"
+        if node.optional(5) is not None:
+            residual = Residual(plane(request.inputs[1]), node.call.int("r_zp") + OFFSET, node.call.float("r_mult"))
+            arithmetic, depthwise = replace(arithmetic, residual=residual), False
+        generate = depthwise_code if depthwise else conv_code
         return generate(
             shape,
             weights,

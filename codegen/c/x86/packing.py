@@ -77,11 +77,11 @@ def accumulator_reach(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.f
     return np.maximum(np.abs(low), np.abs(high))
 
 
-def needs_guard(reach: npt.NDArray[np.float64], mult: Float32) -> bool:
-    """Whether float32(acc) * mult may leave the range in which conversion to int32 is exact.
+def needs_guard(reach: npt.NDArray[np.float64], mult: Float32, added: float = 0.0) -> bool:
+    """Whether float32(acc) * mult, plus at most `added`, may leave the range where conversion to int32 is exact.
 
     False is a proof from `accumulator_reach`; then the saturating packs alone clamp the result."""
-    return not bool(np.all(reach * np.abs(mult.astype(np.float64)) < 2.0**30))
+    return not bool(np.all(reach * np.abs(mult.astype(np.float64)) + added < 2.0**30))
 
 
 def float_bits_fit(reach: npt.NDArray[np.float64], multipliers: Multipliers) -> bool:

@@ -88,6 +88,22 @@ def required_halo(
 
 
 @dataclass(frozen=True)
+class Residual:
+    """What a convolution adds before it rounds: (r - zp) * mult of a plane like the result's, in stored terms.
+
+    mult is a float32 value."""
+
+    plane: Plane
+    zp: int
+    mult: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the product with any byte is exact in float32, so that one multiply-add rounds as product and sum."""
+        return bool(np.float32(self.mult).view(np.uint32) & 0xFF == 0)
+
+
+@dataclass(frozen=True)
 class Requantization:
     """Output arithmetic in stored (unsigned) terms: x_zp, zp, lo, hi are in 0..255.
 
@@ -99,6 +115,7 @@ class Requantization:
     hi: int = 255
     table: tuple[int, ...] | None = field(default=None, repr=False)
     dtype: str = "u8"
+    residual: Residual | None = None
 
     @property
     def clamped(self) -> bool:

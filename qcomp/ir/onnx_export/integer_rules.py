@@ -67,7 +67,12 @@ def _product(e: Emitter, node: Node, emit: Callable[[str, float, str], str]) -> 
     if node.call.dtype("dtype") is DType.F32:
         emit(x, 1.0, node.output.name)
         return
-    _finish(e, node, emit(x, y_scale, ""), y_scale, node.optional(4))
+    real, residual = emit(x, y_scale, ""), node.optional(5)
+    if residual is not None:
+        factor = node.call.float("r_mult") * y_scale
+        term = _dequantized(e, residual, abs(factor) or 1.0, node.call.int("r_zp"))
+        real = e.op("Add", [real, e.op("Mul", [term, e.float(float(np.sign(factor)), "sign")])])
+    _finish(e, node, real, y_scale, node.optional(4))
 
 
 def _qconv2d(e: Emitter, node: Node) -> None:

@@ -11,12 +11,14 @@ from qcomp.ir.requantize import (
     PRODUCT,
     check_clamp,
     check_int8,
+    check_residual,
     check_table,
     check_vector,
     finish,
     integer_matmul,
     product_interval,
     product_result,
+    stored_interval,
 )
 from qcomp.ir.types import DType, TensorType
 from qcomp.ir.windows import convolve_nhwc, pad_nhwc, window_counts
@@ -24,15 +26,21 @@ from qcomp.ir.windows import convolve_nhwc, pad_nhwc, window_counts
 
 @register
 class QConv2d(Op):
-    """x i8[N,H,W,C], w i8[O,KH,KW,C/groups], bias i32[O], mult f32[O] -> i8 (or f32) [N,OH,OW,O]."""
+    """x i8[N,H,W,C], w i8[O,KH,KW,C/groups], bias i32[O], mult f32[O] -> i8 (or f32) [N,OH,OW,O].
+
+    residual i8[N,OH,OW,O]: clamp(rne(float32(acc)·mult + float32(residual − r_zp)·r_mult) + zp, lo, hi), two float32
+    products and their float32 sum, never fused.
+    """
 
     name = "qconv2d"
-    operands = ("x", "w", "bias", "mult", "table?")
+    operands = ("x", "w", "bias", "mult", "table?", "residual?")
     attributes = {
         "strides": Attr("ints", (1, 1)),
         "dilations": Attr("ints", (1, 1)),
         "pads": Attr("ints", (0, 0, 0, 0)),
         "groups": Attr("int", 1),
+        "r_zp": Attr("int", 0),
+        "r_mult": Attr("float", 0.0),
         **PRODUCT,
     }
 
@@ -48,18 +56,20 @@ class QConv2d(Op):
         check_table(call, 4)
         check_clamp(call)
         rows, cols = window_counts(call, x.shape[1:3], w.shape[1:3])
-        return product_result(call, (x.shape[0], rows, cols, out))
+        results = product_result(call, (x.shape[0], rows, cols, out))
+        if call.has(5):
+            check_residual(call, 5, results[0])
+        return results
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
-        x, w, bias, mult = operands[:4]
-        table = operands[4] if len(operands) > 4 else None
+        x, w, bias, mult, table, residual = (*operands, *[None] * (6 - len(operands)))
         assert x is not None and w is not None and bias is not None and mult is not None
         centred = pad_nhwc(x.astype(np.int32) - call.int("x_zp"), call.ints("pads"))
         acc = convolve_nhwc(centred, w, call.ints("strides"), call.ints("dilations"), call.int("groups"))
-        return [finish(call, acc + bias, mult, table)]
+        return [finish(call, acc + bias, mult, table, residual)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [product_interval(call, operands[0])]
+        return [product_interval(call, operands[0], stored_interval(operands[5]) if call.has(5) else None)]
 
     def macs(self, call: Call) -> int:
         w = call.type(1).shape

@@ -8,6 +8,7 @@ import numpy as np
 
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
+    LARGEST_FACTOR,
     REQUANTIZE,
     apply_table,
     check_clamp,
@@ -20,9 +21,6 @@ from qcomp.ir.requantize import (
     table_interval,
 )
 from qcomp.ir.types import DType, TensorType
-
-LARGEST_FACTOR = 2.0**22 / 256  # of a term of qadd: sums stay small enough to be rounded in float32
-
 
 @register
 class QAdd(Op):
