@@ -17,6 +17,7 @@ from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
     FLOAT_BITS,
     accumulator_reach,
+    by_column,
     float_bits_fit,
     needs_guard,
     pack_multipliers,
@@ -35,23 +36,47 @@ from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split
 PREFETCH_BYTES = 128 * 1024
 
 
-def tile_helper(mr: int, nv: int, epilogue: Epilogue) -> tuple[CFunction, ...]:
-    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs."""
+def tile_helper(mr: int, nv: int, epilogue: Epilogue, shared: int = 1) -> tuple[CFunction, ...]:
+    """The micro-kernel of mr pixels x nv vectors of channels, with what it needs.
+
+    shared: kernel columns that take each loaded pixel, of a convolution with horizontal stride 1."""
     isa = epilogue.isa
-    name = f"qc_x86_gemm_{mr}x{nv}_{epilogue.suffix}{isa.variant}"
-    ahead = [f" + at{v}" if epilogue.masked else f" + {isa.bytes * v}" for v in range(1, nv)]
+    kind = "gemm" if shared == 1 else f"conv{shared}"
+    name = f"qc_x86_{kind}_{mr}x{nv}_{epilogue.suffix}{isa.variant}"
+    size = "step" if epilogue.masked else str(isa.bytes * nv)
     text = render(
         "tile.c.j2",
         name=name,
         mr=mr,
         nv=nv,
-        vectors=[f"wp{at}" for at in ("", *ahead)],
+        pointers=range(3, mr + shared - 1, 3),
+        products=_products(mr, nv, epilogue, shared, size),
+        advance=size if shared == 1 else f"{shared} * {size}",
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, "scale" if epilogue.short else "(const float*)mult"),
         tiles_note="Products of runs of bytes with packed weights",
         **epilogue.template_values,
     )
     return (*epilogue.helpers, CFunction(name, text))
+
+
+def _products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) -> list[str]:
+    """Statements of one step along the channels: weights of each kernel column, then pixel after pixel."""
+    isa, lines = epilogue.isa, []
+    for column in range(shared):
+        for v in range(nv):
+            at = f" + {column} * {size}" * (column > 0)
+            at += (f" + at{v}" if epilogue.masked else f" + {isa.bytes * v}") * (v > 0)
+            lines += isa.dot.weights(nv * column + v, f"wp{at}")
+    for line in range(0, shared * nv * isa.bytes, 64):
+        lines.append(f"_mm_prefetch((const char*)(wp + ahead + {line}), _MM_HINT_T1);")
+    for pixel in range(mr + shared - 1):
+        lines += isa.dot.pixel(pixel, f"a{pixel - pixel % 3} + {pixel % 3} * xs + 4 * k")
+        for column in range(max(0, pixel - mr + 1), min(shared, pixel + 1)):
+            for v in range(nv):
+                c = f"c{pixel - column}_{v}"
+                lines.append(f"{c} = {isa.dot.product(c, pixel, nv * column + v)};")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -189,6 +214,9 @@ def conv_code(
     isa = isa.for_weights(np.concatenate(packable))
     lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual)
     widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
+    shared = _shared_columns(isa, shape, widths, per_tap)
+    if shared > 1:
+        packable = [by_column(block, shared) for block in packable]
     f32 = requantization.dtype == "f32"
     multipliers = stored_multipliers(mult)
     fused = not f32 and float_bits_fit(reach, multipliers)
@@ -198,6 +226,7 @@ def conv_code(
         isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
         multipliers.short, fused, requantization.clamped,
         "" if residual is None else "fused" if residual.exact else "separate",
+        blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] < 3 and not f32,
     )  # fmt: skip
 
     packed: list[UInt8] = []
@@ -222,10 +251,10 @@ def conv_code(
     total = sum(p.size for p in packed)
     prefetch = total >= PREFETCH_BYTES and packed[0].size < PREFETCH_BYTES
     for (nv, masked), band in tiles.items():
-        line = cover_line(isa.dot, lines.length, nv, len(runs), dwords)
+        line = cover_line(isa.dot, lines.length, nv, len(runs), dwords, shared)
         steps, pixel = [], 0
         for rows, repeats in line.steps:
-            needed = tile_helper(rows, nv, replace(epilogue, masked=masked))
+            needed = tile_helper(rows, nv, replace(epilogue, masked=masked), shared)
             helpers = merge_helpers(helpers, needed)
             steps.append(
                 _Step(needed[-1].name, _advance(pixel * lines.x_step), _advance(pixel * shape.y.channels), repeats)
@@ -265,7 +294,7 @@ def conv_code(
         y_row=lines.y_row,
         xs=lines.x_step,
         ys=shape.y.channels,
-        dwords=dwords,
+        dwords=dwords // shared,
         tail=isa.tail(tail),
         at=list(lanes_at),
         unit=float_literal(multipliers.unit),
@@ -277,9 +306,15 @@ def conv_code(
         **clamp_values(requantization),
     )
     constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
-    rows_used = "+".join(str(rows) for rows, _ in cover_line(isa.dot, lines.length, widths[0], len(runs), dwords).steps)
+    rows_used = "+".join(str(rows) for rows, _ in cover_line(isa.dot, lines.length, widths[0], len(runs), dwords, shared).steps)
     kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
     return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
+
+
+def _shared_columns(isa: Isa, shape: ConvShape, widths: tuple[int, ...], per_tap: bool) -> int:
+    """Kernel columns that share loaded pixels: those of layers that have few channels, and so few products a load."""
+    apart = per_tap or shape.strides[1] != 1 or shape.x.channels % 4 or widths != (1,)
+    return 1 if apart or shape.kernel[1] not in isa.dot.shares else shape.kernel[1]
 
 
 def clamp_values(requantization: Requantization) -> dict[str, object]:

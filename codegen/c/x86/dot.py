@@ -29,6 +29,8 @@ class Dot(ABC):
     row_cycles: ClassVar[float] = 0.0
     vector_cycles: ClassVar[float] = 0.0
     latency: ClassVar[float] = 4.0
+    shares: ClassVar[tuple[int, ...]] = ()
+    """Numbers of kernel columns whose weights have registers beside the accumulators of one vector of channels."""
     trims: ClassVar[bool] = True
     """Whether a vector of packed weights may end with the last lane of 128 bits that holds a channel."""
 
@@ -67,6 +69,8 @@ class Dot(ABC):
 
 class Vnni512(Dot):
     """AVX512-VNNI."""
+
+    shares = (2, 3, 5, 7)
 
     def add(self, c: str, a: str, w: str) -> str:
         return f"_mm512_dpbusd_epi32({c}, {a}, {w})"

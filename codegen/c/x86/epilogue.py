@@ -19,6 +19,7 @@ class Epilogue:
     clamped: bounds other than those of a byte are applied.
     residual: a plane like the result's is added before rounding, as a product and a sum ("separate") or, where the
     product is exact, by one multiply-add ("fused"); else "".
+    joined: a tile has all channels of its pixels, so that the results of several are one run of memory.
     """
 
     isa: Isa
@@ -30,12 +31,14 @@ class Epilogue:
     fused: bool = False
     clamped: bool = True
     residual: str = ""
+    joined: bool = False
 
     @property
     def suffix(self) -> str:
         table = f"_t{self.isa.table_form}" if self.table else ""
         clamped = self.clamped and self.kind == "u8"
-        flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short), ("_f", self.fused), ("_c", clamped))
+        flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short), ("_f", self.fused), ("_c", clamped),
+                 ("_j", self.joined))  # fmt: skip
         residual = f"_r{self.residual[:1]}" if self.residual else ""
         return self.kind + table + "".join(text for text, given in flags if given) + residual
 
@@ -87,8 +90,10 @@ class Group:
     residual: str = ""
 
 
-def stores(isa: Isa, rows: range, nv: int, masked: bool) -> tuple[str, ...]:
+def stores(isa: Isa, rows: range, nv: int, masked: bool, joined: bool = False) -> tuple[str, ...]:
     """Statements that write vector p, which holds nv quarters of outputs for each of `rows`."""
+    if joined and nv * len(rows) == 4:
+        return (isa.store_part(f"y + {rows[0]} * ys", 0, 1, masked),)
     if nv == 3:
         return isa.store_three(f"y + {rows[0]} * ys", masked)
     return tuple(isa.store_part(f"y + {m} * ys", part, 4 // nv, masked) for part, m in enumerate(rows))
@@ -102,9 +107,9 @@ def pack_operands(isa: Isa, count: int) -> tuple[int, int, int, int]:
     return 0, min(1, last), min(2, last), min(3, last)
 
 
-def _residual(isa: Isa, rows: range, nv: int) -> str:
+def _residual(isa: Isa, rows: range, nv: int, joined: bool) -> str:
     """The bytes of nv quarters for each of `rows` as a vector, in the order in which accumulators pack."""
-    count = 1 if nv >= 3 else 4 // nv
+    count = 1 if nv >= 3 or joined and nv * len(rows) == 4 else 4 // nv
     loaded = isa.load_parts([f"r + {min(rows[0] + i, rows[-1])} * ys" for i in range(count)])
     order = isa.pixel_order(nv)
     if not order:
@@ -113,7 +118,8 @@ def _residual(isa: Isa, rows: range, nv: int) -> str:
     return isa.permute(f"{isa.mm}_setr_epi32({', '.join(map(str, inverse))})", loaded)
 
 
-def _groups(isa: Isa, mr: int, nv: int, masked: bool, residual: bool) -> tuple[Group, ...]:
+def _groups(mr: int, nv: int, epilogue: Epilogue) -> tuple[Group, ...]:
+    isa = epilogue.isa
     together = {4: 1, 3: 1, 2: 2, 1: 4}[nv]
     groups = []
     for first in range(0, mr, together):
@@ -121,8 +127,10 @@ def _groups(isa: Isa, mr: int, nv: int, masked: bool, residual: bool) -> tuple[G
         accumulators = tuple((m, v) for m in rows for v in range(nv))
         groups.append(
             Group(
-                accumulators, pack_operands(isa, len(accumulators)), stores(isa, rows, nv, masked),
-                _residual(isa, rows, nv) if residual else "",
+                accumulators,
+                pack_operands(isa, len(accumulators)),
+                stores(isa, rows, nv, epilogue.masked, epilogue.joined),
+                _residual(isa, rows, nv, epilogue.joined) if epilogue.residual else "",
             )
         )
     return tuple(groups)
@@ -131,6 +139,6 @@ def _groups(isa: Isa, mr: int, nv: int, masked: bool, residual: bool) -> tuple[G
 def epilogue_text(mr: int, nv: int, epilogue: Epilogue, scale: str) -> str:
     """C that writes accumulators c0_0.. to y (+ row * ys); `scale` points to the multipliers."""
     isa = epilogue.isa
-    groups = _groups(isa, mr, nv, epilogue.masked, bool(epilogue.residual))
+    groups = _groups(mr, nv, epilogue)
     index = isa.pixel_order(nv)
     return render("epilogue.c.j2", mr=mr, nv=nv, scale=scale, index=index, groups=groups, **epilogue.template_values)

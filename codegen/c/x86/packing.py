@@ -116,6 +116,12 @@ def run_weights(weights: Int8, per_tap: bool) -> Int8:
     return flat.reshape(outputs, runs[0], -1, 4)
 
 
+def by_column(weights: Int8, columns: int) -> Int8:
+    """[O, runs, columns * dwords, 4] of `run_weights` -> the same with the columns of each channel's dword adjacent."""
+    outputs, runs, dwords, _ = weights.shape
+    return weights.reshape(outputs, runs, columns, dwords // columns, 4).swapaxes(2, 3).reshape(weights.shape)
+
+
 def tail_lanes(isa: Isa, channels: int, vectors: int, interleaved: bool) -> tuple[int, ...]:
     """For each vector of a tile how many of its 128-bit lanes are packed: where the form of products
     allows it, those that hold any of `channels` channels."""

@@ -28,13 +28,15 @@ class Line:
     cycles: float
 
 
-def tile_cycles(dot: Dot, rows: int, vectors: int, runs: int, dwords: int) -> float:
-    """Cycles of one tile: products bound by multipliers, loads, latency or the stream of weights, then the epilogue."""
+def tile_cycles(dot: Dot, rows: int, vectors: int, runs: int, dwords: int, shared: int = 1) -> float:
+    """Cycles of one tile: products bound by multipliers, loads, latency or the stream of weights, then the epilogue.
+
+    shared: kernel columns that take each loaded pixel."""
     products = rows * vectors * dot.cycles + rows * dot.row_cycles + vectors * dot.vector_cycles
     vector_bytes = 64 if dot.mm == "_mm512" else 32
     streams = runs * dwords * vectors * vector_bytes > _L1_WEIGHTS
     stream = vectors * vector_bytes / _L2_BYTES_PER_CYCLE if streams else 0.0
-    step = max(products, (rows + vectors) / 2, dot.latency, stream)
+    step = max(products, ((rows + shared - 1) / shared + vectors) / 2, dot.latency, stream)
     return runs * dwords * step + 3.0 * (runs - 1) + _epilogue_cycles(rows * vectors, vectors)
 
 
@@ -46,9 +48,9 @@ def _epilogue_cycles(accumulators: int, vectors: int) -> float:
 
 
 @cache
-def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int) -> Line:
+def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int, shared: int = 1) -> Line:
     """Cheapest cover of `pixels` by tiles of at most a few heights."""
-    cost = {rows: tile_cycles(dot, rows, vectors, runs, dwords) for rows in dot.rows(vectors)}
+    cost = {rows: tile_cycles(dot, rows, vectors, runs, dwords, shared) for rows in dot.rows(vectors)}
     tails: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for length in range(1, min(pixels, _TAIL_SPAN) + 1):
         tails.append(
