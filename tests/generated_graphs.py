@@ -177,6 +177,18 @@ class Grower:
         kernel, out = window.pop("kernel"), self.pick(CHANNELS)
         operands = [x, *self.product(out, *kernel, x.shape[3])]
         self.finish("qconv2d", operands, **window, x_zp=self.zero_point())
+        if self.chance(0.35):
+            self.residual(operands, window)
+
+    def residual(self, operands: list[Value | None], window: dict[str, tuple[int, ...]]) -> None:
+        """The convolution just made once more, with its result (or one like it) added before rounding."""
+        y = self.values[-1]
+        if y.producer is None or y.producer.op.name != "qconv2d" or len(operands) < 4:
+            return
+        like = [v for v in self.values if v.shape == y.shape and v.dtype is DType.I8]
+        table = operands[4:] or [None]
+        attrs = {"x_zp": self.zero_point(), "r_zp": self.zero_point(), "r_mult": self.mult(), **self.clamp()}
+        self.add("qconv2d", [*operands[:4], *table, self.pick(like)], **window, **attrs)
 
     def depthwise(self) -> None:
         x = self.image()

@@ -22,6 +22,7 @@ STACK_STORE = re.compile(r"vmov\w+\s+%[yz]mm\d+,\s*-?\w*\(%r[sb]p")
 PRODUCTS = ("vpdpbusd", "vpmaddwd")
 KINDS: list[dict[str, object]] = [
     {"short": True}, {"guard": True, "table": True, "masked": True}, {"kind": "f32", "short": True},
+    {"short": True, "fused": True, "clamped": False, "joined": True}, {"short": True, "fused": True, "residual": "fused"},
 ]  # fmt: skip
 ASSEMBLED = pytest.mark.parametrize("isa", [*ISAS, AVX2_PAIRS], ids=lambda i: i.name + i.variant + "_vbmi" * i.vbmi)
 DEPTHWISE = [(3, 3, 1), (3, 3, 2), (5, 5, 1), (5, 5, 2), (1, 3, 1), (7, 3, 1), (1, 5, 1), (5, 3, 1)]
@@ -70,10 +71,22 @@ def test_no_tile_spills_in_its_product_loop(isa: Isa, kind: dict[str, object], t
             assert not [line for line in body if STACK_STORE.search(line)], (rows, vectors)
 
 
+@ASSEMBLED
+def test_no_tile_of_shared_columns_spills_in_its_product_loop(isa: Isa, tmp_path: Path) -> None:
+    kind = Epilogue(isa, short=True, fused=True, residual="fused")
+    tiles = {(rows, n): tile_helper(rows, 1, kind, n) for n in isa.dot.shares for rows in isa.dot.rows(1)}
+    functions = assembly(merge_helpers(*tiles.values()), isa, tmp_path) if tiles else {}
+    for (rows, columns), helpers in tiles.items():
+        (body,) = loops(functions[helpers[-1].name])
+        assert sum(map(products, body)) % (rows * columns) == 0, (rows, columns)
+        assert not [line for line in body if STACK_STORE.search(line)], (rows, columns)
+
+
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name + "_vbmi" * i.vbmi)
 def test_no_depthwise_row_spills_in_its_loop(isa: Isa, tmp_path: Path) -> None:
     # A lookup in a table needs most registers, unless two instructions do it (VBMI).
-    kinds = [Epilogue(isa, short=True), Epilogue(isa, guard=True), Epilogue(isa, table=isa.vbmi)]
+    kinds = [Epilogue(isa, short=True), Epilogue(isa, guard=True), Epilogue(isa, table=isa.vbmi),
+             Epilogue(isa, short=True, fused=True, clamped=False)]  # fmt: skip
     # With sixteen registers and taps of 16 bits, the accumulators of 5x5 and the bounds of a guard are too many.
     tight = isa.taps == 2
     every = [(shape, k, n) for shape in DEPTHWISE if not (tight and shape[:2] == (5, 5)) for k in kinds

@@ -14,7 +14,8 @@ from x86_reference import conv_acc, requantize
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.isa import AVX2, Isa
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.codegen.c.x86.packing import accumulator_reach, float_bits_fit, stored_multipliers
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
 
@@ -57,7 +58,8 @@ def check(cases: list[Case], isa: Isa) -> None:
     codes = {}
     for i, case in enumerate(cases):
         weights, bias, mult, _ = arrays(case)
-        generate = depthwise_code if is_depthwise(case.shape) and case.rq.dtype == "u8" else conv_code
+        plain = case.rq.dtype == "u8" and case.rq.residual is None
+        generate = depthwise_code if is_depthwise(case.shape) and plain else conv_code
         codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}")
     library = Library(codes, isa)
     for i, case in enumerate(cases):
@@ -66,8 +68,13 @@ def check(cases: list[Case], isa: Isa) -> None:
         x.inner[...] = data
         y = Image(case.shape.y, np.float32 if case.rq.dtype == "f32" else np.uint8, fill=77)
         untouched = y.outside()
-        library.run(f"k{i}", [x.address, y.address])
-        expected = requantize(conv_acc(x.full, weights, bias, case.rq.x_zp, case.shape), mult, case.rq)
+        added = []
+        if case.rq.residual is not None:
+            added.append(Image(case.rq.residual.plane, fill=13))
+            added[0].inner[...] = np.random.default_rng(case.seed).integers(0, 256, y.inner.shape)
+        library.run(f"k{i}", [x.address, *(r.address for r in added), y.address])
+        acc = conv_acc(x.full, weights, bias, case.rq.x_zp, case.shape)
+        expected = requantize(acc, mult, case.rq, *(r.inner for r in added))
         assert np.array_equal(y.inner, expected), case
         assert np.array_equal(y.outside(), untouched), case
 
@@ -116,7 +123,17 @@ def conv_cases(draw: st.DrawFn) -> Case:
         (draw(st.sampled_from([0, 0, 1])), draw(st.sampled_from([0, 0, 1, 2]))),
     )  # fmt: skip
     rq = draw(quantizations())
+    if rq.dtype == "u8" and draw(st.booleans()):
+        rq = replace(rq, residual=draw(residuals(shape.y)))
     return Case(shape, rq, draw(st.integers(0, 2**16)), draw(st.integers(0, 4)) == 0)
+
+
+@st.composite
+def residuals(draw: st.DrawFn, y: Plane) -> Residual:
+    """Planes with y's halo or another, factors with exact and with rounded products."""
+    plane = replace(y, halo=draw(st.sampled_from([y.halo, (0, 0, 0, 0), (1, 0, 2, 1)])))
+    mult = draw(st.sampled_from([0.5, 0.75, -0.25]) | st.floats(-2, 2, width=32) | st.floats(-1, 1, width=16))
+    return Residual(plane, draw(st.integers(0, 255)), mult)
 
 
 @needs_cpu
@@ -164,6 +181,42 @@ def test_every_output_channel_count_and_line_length_is_covered(isa: Isa) -> None
         for i, outputs in enumerate(CHANNELS)
     ]
     check(cases, isa)
+
+
+@every_isa
+def test_few_channels_share_loaded_pixels_and_join_their_stores(isa: Isa) -> None:
+    cases = []
+    for i, (outputs, kernel) in enumerate([(16, (3, 3)), (16, (1, 2)), (9, (5, 5)), (8, (3, 3)), (13, (2, 7))]):
+        for width in (1, 15, 16, 17, 40):
+            pads = tuple(k // 2 for k in (*kernel, *kernel))
+            shape = conv_shape(2, (3, width), 4 * (i + 1), outputs, kernel, pads=pads, extra=(0, width % 2))
+            residual = Residual(replace(shape.y, halo=(0, 0, 0, 1)), 40, 0.5) if width % 3 else None
+            rq = Requantization(9, 100, 0, 255, residual=residual)
+            cases.append(Case(shape, rq, 2 * i + width))
+    check(cases, isa)
+
+
+@every_isa
+def test_accumulators_next_to_the_bound_of_float_bits_are_exact(isa: Isa) -> None:
+    # x = 255 throughout: accumulators next to 2**22 on either side of it, so that both forms of the epilogue occur.
+    for total, fits in ((2**22 - 1, True), (2**22, False), (1 - 2**22, True)):
+        shape = conv_shape(1, (1, 5), 64, 16, (1, 1))
+        weights = np.full((16, 1, 1, 64), 127 if total > 0 else -127, np.int8)
+        bias = np.full(16, total - 64 * 255 * int(weights.flat[0]), np.int32)
+        mult = from_halves(*to_halves(np.linspace(2**-15, 2**-14, 16).astype(np.float32)))
+        multipliers = stored_multipliers(mult)
+        assert float_bits_fit(accumulator_reach(weights, bias, 0), multipliers) == fits
+        rq = Requantization(0, 100)
+        library = Library({"k": conv_code(shape, weights, bias, mult, rq, isa, "k")}, isa)
+        x, y = Image(shape.x, fill=255), Image(shape.y)
+        library.run("k", [x.address, y.address])
+        assert np.array_equal(y.inner, requantize(conv_acc(x.full, weights, bias, 0, shape), mult, rq))
+
+
+def test_float_bits_need_short_multipliers() -> None:
+    reach = np.full(2, 100.0)
+    assert float_bits_fit(reach, stored_multipliers(np.float32([0.5, 0.75])))
+    assert not float_bits_fit(reach, stored_multipliers(np.float32([0.5, 0.1])))
 
 
 @every_isa

@@ -38,24 +38,28 @@ class Builder:
     def i8(self, *shape: int, low: int = -128) -> np.ndarray:
         return self.rng.integers(low, 128, shape, dtype=np.int8)
 
-    def add(self, op: str, operands: list[tuple[int, ...] | np.ndarray], of: DType = DType.I8,
+    def add(self, op: str, operands: list[tuple[int, ...] | np.ndarray | None], of: DType = DType.I8,
             quant: Quantization | None = None, **attrs: object) -> None:  # fmt: skip
         """Shapes become graph inputs of type `of`, arrays become constants."""
         values = []
         for operand in operands:
             name = self.graph.fresh_name("v")
-            if isinstance(operand, tuple):
+            if operand is None:
+                values.append(None)
+            elif isinstance(operand, tuple):
                 values.append(self.graph.input(name, TensorType(of, operand, quant)))
             else:
                 values.append(self.graph.constant(operand))
         self.nodes.append(self.graph.add(op, values, attrs))
 
-    def product(self, op: str, x: tuple[int, ...], w: tuple[int, ...], table: bool = False, **attrs: object) -> None:
+    def product(self, op: str, x: tuple[int, ...], w: tuple[int, ...], table: bool = False, residual: bool = False,
+                **attrs: object) -> None:  # fmt: skip
+        """With `residual`, of a convolution whose result has the size of x."""
         out, taps = w[0], int(np.prod(w[1:]))
         bias = self.rng.integers(-5000, 5000, out, dtype=np.int32)
         mult = (self.rng.uniform(0.4, 1.2, out) / (70 * 127 * np.sqrt(taps))).astype(np.float32)
-        tables = [self.i8(256)] if table else []
-        self.add(op, [x, self.i8(*w, low=-127), bias, mult, *tables], **attrs)
+        extra = [self.i8(256) if table else None, (*x[:-1], out) if residual else None]
+        self.add(op, [x, self.i8(*w, low=-127), bias, mult, *extra], **attrs)
 
 
 def nodes() -> list[Node]:
@@ -69,6 +73,10 @@ def nodes() -> list[Node]:
     b.product("qconv2d", (1, 6, 6, 70), (70, 3, 3, 1), table=True, groups=70, pads=(1, 1, 1, 1), **arithmetic)
     b.product("qconv2d", (1, 6, 6, 24), (24, 3, 3, 1), groups=24, dtype=DType.F32, x_zp=3)
     b.product("qconv2d", (1, 6, 6, 24), (48, 3, 3, 6), groups=4, **window, **arithmetic)
+    residual = {"r_zp": 5, "r_mult": float(np.float32(0.7)), **arithmetic}
+    b.product("qconv2d", (1, 6, 6, 5), (70, 1, 1, 5), residual=True, **residual)
+    b.product("qconv2d", (2, 5, 6, 8), (16, 3, 3, 8), table=True, residual=True, pads=(1, 1, 1, 1), **residual)
+    b.product("qconv2d", (1, 6, 6, 24), (24, 3, 3, 1), residual=True, groups=24, pads=(1, 1, 1, 1), **residual)
     b.product("qgemm", (3, 70), (50, 70), **arithmetic)
     b.product("qgemm", (2, 3, 5, 65), (10, 65), dtype=DType.F32, x_zp=-128)
     b.product("qgemm", (1, 2, 3, 4), (7, 4), table=True, **arithmetic)

@@ -29,12 +29,19 @@ def conv_acc(full: np.ndarray, weights: np.ndarray, bias: np.ndarray, x_zp: int,
     return acc.astype(np.int64) + bias
 
 
-def requantize(acc: np.ndarray, mult: np.ndarray, rq: Requantization) -> np.ndarray:
-    """The numeric contract: one float32 product, round half to even, zero point, clamp, table."""
+def requantize(
+    acc: np.ndarray, mult: np.ndarray, rq: Requantization, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """The numeric contract: one float32 product (and the sum with the residual's), round half to even, zero point,
+    clamp, table."""
     assert np.all(np.abs(acc) < 2**31)
     value = acc.astype(np.int32).astype(np.float32) * mult.astype(np.float32)
     assert value.dtype == np.float32
     if rq.dtype == "f32":
         return value
+    if rq.residual is not None:
+        assert residual is not None
+        value = value + (residual.astype(np.float32) - np.float32(rq.residual.zp)) * np.float32(rq.residual.mult)
+        assert value.dtype == np.float32
     stored = np.clip(np.rint(value).astype(np.float64) + rq.zp, rq.lo, rq.hi).astype(np.uint8)
     return stored if rq.table is None else np.array(rq.table, np.uint8)[stored]
