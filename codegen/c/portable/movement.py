@@ -12,6 +12,7 @@ from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import Operands, Source, render
 from qcomp.codegen.c.portable.copies import converted
 from qcomp.codegen.c.portable.nest import broadcast_strides, collapse, nest, sum_of, term
+from qcomp.codegen.c.portable.runs import Run, run_helpers, run_of
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
@@ -91,7 +92,21 @@ class Moving(Kernel):
     def generate(self, request: KernelRequest) -> KernelCode:
         operands = Operands(request)
         moves = [m for m in self.moves(request, operands) if math.prod(m.shape)]
+        axis = _run_axis(moves[0]) if len(moves) == 1 else None
+        if axis is not None:
+            return _in_one_pass(request, operands, moves, axis, f"portable_{self.name}_runs")
         return joined(request, operands, moves, f"portable_{self.name}")
+
+
+def _run_axis(move: Move) -> int | None:
+    """The first axis from which on a move copies runs that are written out, inside a loop over others."""
+    if move.x is None:
+        return None
+    for axis in range(1, len(move.shape)):
+        if _contiguous(move, axis):
+            run = run_of(move.x, move.y, math.prod(move.shape[axis:]))
+            return axis if run is not None and math.prod(move.shape[:axis]) > 1 else None
+    return None
 
 
 class Transpose(Moving):
@@ -165,6 +180,7 @@ def _in_one_pass(
     sizes = [math.prod(m.shape[axis:]) for m in moves]
     parts = split(axes[0].size, math.prod(a.size for a in axes[1:]) * sum(sizes))
     pieces: list[dict[str, object]] = []
+    runs: list[Run] = []
     rows: dict[tuple[str, bool], dict[str, str]] = {}
     for number, (move, size) in enumerate(zip(moves, sizes, strict=True)):
         assert move.x is not None
@@ -179,13 +195,16 @@ def _in_one_pass(
             row = {"type": kind, "name": f"o{len(rows)}", "pointer": source.pointer, "restrict": ""}
             row["restrict"] = " restrict" if writable else ""
             sources.append(rows.setdefault((source.pointer, writable), row)["name"])
-        read = f"{sources[0]}[{offsets[0]} + {move.start} + j]"
+        start = f"{sources[0]}[{offsets[0]} + {move.start}"
+        run = run_of(move.x, move.y, size)
+        runs += [run] if run else []
         pieces.append(
             {
+                "lines": run.lines(f"&{sources[1]}[{offsets[1]} + {move.to}]", f"&{start}]") if run else [],
                 "size": size,
                 "to": sources[1],
                 "to_offset": f"{offsets[1]} + {move.to}",
-                "value": converted(move.x, move.y, read),
+                "value": converted(move.x, move.y, f"{start} + j]"),
             }
         )
     text = render(
@@ -193,7 +212,7 @@ def _in_one_pass(
         symbol=request.symbol, operands=list(rows.values()), parts=parts, pieces=pieces,
         loops=[{"variable": v, "size": a.size} for v, a in zip(names, axes, strict=True)],
     )  # fmt: skip
-    return KernelCode((), text, parts.count, tuple(operands.constants), kernel)
+    return KernelCode(run_helpers(runs), text, parts.count, tuple(operands.constants), kernel)
 
 
 class Concat(Pieces):

@@ -23,6 +23,7 @@ from qcomp.codegen.c.x86.isa import ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
+from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
@@ -314,7 +315,22 @@ class Interleave(X86Kernel):
         return interleave_code(request.inputs[0], request.outputs[0], self.isa, request.symbol)
 
 
+class Transpose(X86Kernel):
+    """Matrices of float32: a channels-last result in the order that a model's output has."""
+
+    kind, op = "transpose", "transpose"
+
+    def fits(self, node: Node) -> bool:
+        x = node.input(0)
+        matrices = as_matrices(x.shape, node.call.ints("perm"))
+        return x.dtype is DType.F32 and not x.is_constant and matrices is not None and min(matrices[1:]) >= 8
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        return transpose_code(request.inputs[0], request.node.call.ints("perm"), self.isa, request.symbol)
+
+
 _ROWS: tuple[type[X86Kernel], ...] = (
     QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
+    Transpose,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = tuple(row(isa) for isa in ISAS for row in _ROWS)

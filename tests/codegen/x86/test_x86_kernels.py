@@ -95,6 +95,9 @@ def nodes() -> list[Node]:
     b.nodes.append(b.graph.add("quantize", [graph_input], {"quant": quant}))
     b.add("dequantize", [(2, 3, 4, 9)], quant=quant)
     b.add("transpose", [(2, 3, 5, 33)], perm=(0, 2, 3, 1))
+    b.add("transpose", [(1, 21, 3, 13)], DType.F32, perm=(0, 3, 1, 2))
+    b.add("transpose", [(2, 3, 8, 40)], DType.F32, perm=(0, 3, 1, 2))
+    b.add("transpose", [(17, 600)], DType.F32, perm=(1, 0))
     b.add("max_pool", [(1, 7, 8, 20)], kernel=(3, 2), layout="NHWC", **window)
     pool = {"kernel": (3, 2), "ratio": 1.7, **window, **arithmetic}
     b.add("qavg_pool", [(1, 7, 8, 20)], count_include_pad=False, **pool)
