@@ -31,7 +31,7 @@ class FuseRequantize(NodeRewrite):
             %c = conv2d(%xr, %wr, %b) {layout = "NHWC"}
             %r = relu(%c)
             %y = quantize(%r) {quant = q(0.1, -128)}
-    After:  %y = qconv2d(%x, %w', %bias, %mult) {x_zp = ..., zp = -128, lo = -128}
+    After:  %y = qconv2d(%x, %w', %bias, %mult) {bounded = true, x_zp = ..., zp = -128, lo = -128}
 
     A product whose result is not quantized becomes an integer op with float32 results.  What has no integer form
     keeps its quantize and dequantize, and stays a float island.
@@ -87,7 +87,7 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
     if root is None:
         return False
     lo, hi = clamp_limits(clamps, quant)
-    target = Target(quant, lo, hi, node.output.name)
+    target = Target(quant, lo, hi, node.output.name, bool(clamps))
     build = {
         "conv2d": build_product,
         "conv_transpose2d": build_product,

@@ -27,7 +27,7 @@ class FuseResidual(NodeRewrite):
         %a: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult)
         %y: i8[1,4,4,8] = qadd(%a, %r) {a_mult = 0.5, b_mult = 0.25, b_zp = 3, zp = -7}
     after:
-        %y: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult.1, _, %r) {r_mult = 0.25, r_zp = 3, zp = -7}
+        %y: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult.1, _, %r) {r_zp = 3, r_mult = 0.25, bounded = true, zp = -7}
     """
 
     name: ClassVar[str] = "fuse-residual"
@@ -46,6 +46,7 @@ class FuseResidual(NodeRewrite):
         attrs = {
             **conv.attrs,
             **{name: call.int(name) for name in ("zp", "lo", "hi")},
+            "bounded": True,
             "r_mult": _shortened(call.float(f"{other}_mult")),
             "r_zp": call.int(f"{other}_zp"),
         }
@@ -72,7 +73,7 @@ def _takes_sum(graph: Graph, node: Node, value: Value, other: Value) -> bool:
         return False
     if other.is_constant or other is value or not value.shape == other.shape == node.output.shape:
         return False
-    unclamped = (conv.call.int("lo"), conv.call.int("hi")) == (-128, 127)
+    unclamped = not conv.call.bool("bounded") and (conv.call.int("lo"), conv.call.int("hi")) == (-128, 127)
     constant = all(conv.input(i).is_constant for i in (1, 2, 3))
     return unclamped and constant and conv.optional(4) is None and conv.optional(5) is None
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.ir.ops.qelementwise import LARGEST_FACTOR
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
 from qcomp.ir.registry import Attribute
+from qcomp.ir.requantize import LARGEST_FACTOR
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.insert_fake_quant import apply_unary_chain
 from qcomp.passes.integer_regions import is_product
@@ -24,12 +24,15 @@ _INT32 = 2.0**31 - 2.0**7  # below 2^31 also when rounded to float32
 
 @dataclass(frozen=True)
 class Target:
-    """Where a fused op's result goes: its grid (None: float32), clamp on the integers, and name."""
+    """Where a fused op's result goes: its grid (None: float32), clamp on the integers, and name.
+
+    bounded: the clamp is the model's own, even where the integers are those of int8."""
 
     quant: Quantization | None
     lo: int
     hi: int
     name: str
+    bounded: bool = False
 
 
 def dequantized(value: Value) -> Value | None:
@@ -145,6 +148,8 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     attrs["dtype"] = DType.F32 if target.quant is None else DType.I8
     if target.quant is not None:
         attrs.update(zp=target.quant.zero_point[0], lo=target.lo, hi=target.hi)
+    if target.bounded and op == "qconv2d":
+        attrs["bounded"] = True
     base = node.input(1).name
     w_quant = Quantization.per_channel(s_w.astype(np.float32), 0)
     operands = [

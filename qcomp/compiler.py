@@ -169,7 +169,8 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
 def integer_lowering(own_scales: bool = True) -> list[Pass]:
     """Passes from a graph with fake quantization to integer ops.
 
-    own_scales: qcomp chose them, so that multipliers may be rounded and sums fused; a quantized model's integers stay as they are."""
+    own_scales: qcomp chose them, so that multipliers may be rounded and sums fused; integers of a quantized model
+    stay as they are."""
     return [
         SignedEdges(),
         ChannelsLast(),

@@ -178,9 +178,9 @@ class Grower:
         operands = [x, *self.product(out, *kernel, x.shape[3])]
         self.finish("qconv2d", operands, **window, x_zp=self.zero_point())
         if self.chance(0.35):
-            self.residual(operands, window)
+            self.with_residual(operands, window)
 
-    def residual(self, operands: list[Value | None], window: dict[str, tuple[int, ...]]) -> None:
+    def with_residual(self, operands: list[Value | None], window: dict[str, tuple[int, ...]]) -> None:
         """The convolution just made once more, with its result (or one like it) added before rounding."""
         y = self.values[-1]
         if y.producer is None or y.producer.op.name != "qconv2d" or len(operands) < 4:
@@ -326,6 +326,15 @@ class Grower:
         """A planar image that becomes channels last, as at the start of most models."""
         x = self.input((self.pick([1, 1, 2]), self.pick([1, 2, 3, 3, 4, 5]), self.pick(SIZES), self.pick([*SIZES, 40])))
         self.add("transpose", [x], perm=(0, 2, 3, 1))
+        if self.chance(0.5):
+            self.planar_floats(self.values[-1])
+
+    def planar_floats(self, x: Value) -> None:
+        """Back to a planar image of reals, as at the end of many models."""
+        back = self.raw("transpose", [self.raw("dequantize", [x])], perm=(0, 3, 1, 2))
+        self.outputs.append(back)
+        channels = self.image()
+        self.outputs.append(self.raw("transpose", [self.raw("dequantize", [channels])], perm=(0, 3, 1, 2)))
 
     def resize(self) -> None:
         x = self.image(CHANNELS[:15])

@@ -11,6 +11,8 @@ import numpy as np
 from qcomp import __version__
 from qcomp.codegen.c.lower import Lowered
 from qcomp.codegen.c.package import Options
+from qcomp.codegen.plan import Step
+from qcomp.codegen.plan.moves import inner_moves
 from qcomp.ir import Node, Value
 
 
@@ -22,8 +24,7 @@ def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, An
     for entry in lowered.steps:
         node = entry.step.node
         digest.update(entry.code.text.encode())
-        operands = (*entry.step.inputs, *entry.step.outputs)
-        moved = sum(math.prod(o.buffer.shape) * o.buffer.dtype.numpy.itemsize for o in operands)
+        moved = _operand_bytes(entry.step)
         steps.append(
             {
                 "name": node.name,
@@ -47,9 +48,14 @@ def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, An
         "arena_lower_bound": plan.lower_bound,
         "weights_bytes": len(content),
         "steps": steps,
+        "copied_bytes": sum(_operand_bytes(step) for step in inner_moves(plan)),
         "islands": [dict(island) for island in options.islands],
         "hash": digest.hexdigest(),
     }
+
+
+def _operand_bytes(step: Step) -> int:
+    return sum(math.prod(o.buffer.shape) * o.buffer.dtype.numpy.itemsize for o in (*step.inputs, *step.outputs))
 
 
 def _tensor(value: Value) -> dict[str, Any]:

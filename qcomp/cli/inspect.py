@@ -67,6 +67,7 @@ def _artifact_facts(path: Path) -> dict[str, Any]:
         "arena_bytes": info.arena_bytes,
         "arena_lower_bound": info.metadata.get("arena_lower_bound"),
         "weights_bytes": info.weights_bytes,
+        "copied_bytes": info.metadata.get("copied_bytes"),
         "macs": sum(s.macs for s in info.steps),
         "steps": [
             {"name": s.name, "op": s.op, "kernel": s.kernel, "precision": s.precision, "shape": list(s.shape),
@@ -92,7 +93,9 @@ def _show_artifact(facts: dict[str, Any]) -> None:
     print(f"arena    {bytes_text(facts['arena_bytes'])}{lower}")
     print(f"weights  {bytes_text(facts['weights_bytes'])}")
     print(f"file     {bytes_text(facts['bytes'])}")
-    print(f"work     {plural(len(facts['steps']), 'step')}, {count_text(facts['macs'])} multiply-accumulates\n")
+    print(f"work     {plural(len(facts['steps']), 'step')}, {count_text(facts['macs'])} multiply-accumulates")
+    if facts["copied_bytes"] is not None:
+        print(f"copies   {bytes_text(facts['copied_bytes'])} moved by steps that do nothing else, the edges aside\n")
     for kind in ("inputs", "outputs"):
         rows = [(t["name"], t["dtype"], t["shape"], _quantization(t["quantization"])) for t in facts[kind]]
         print_table("", (kind, "dtype", "shape", "quantization"), rows)

@@ -97,7 +97,8 @@ def finish(
 
 def residual_term(call: Call, residual: np.ndarray) -> np.ndarray:
     """float32(residual − r_zp)·r_mult in float32; the stored integers may come as any number type."""
-    return np.asarray((residual.astype(np.float64) - call.int("r_zp")).astype(np.float32) * np.float32(call.float("r_mult")))
+    centred = (residual.astype(np.float64) - call.int("r_zp")).astype(np.float32)
+    return np.asarray(centred * np.float32(call.float("r_mult")))
 
 
 def stored_interval(x: Interval | None) -> Interval:

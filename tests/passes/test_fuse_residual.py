@@ -23,18 +23,19 @@ def sums(conv: str = "", add: str = "b_zp = 3, zp = -7", output: str = "", secon
 
 
 def test_a_sum_becomes_the_residual(rewritten):
+    attrs = "r_zp = 3, r_mult = 0.25, bounded = true, zp = -7"
     rewritten(
         FuseResidual(),
         sums(),
-        """graph @m {
+        f"""graph @m {{
           input %x: i8[1,4,4,2] q(0.5, 0)
           input %r: i8[1,4,4,2] q(0.5, 0)
           const %w: i8[2,1,1,2] = [100, -7, 31, 5]
           const %b: i32[2] = [17, -300]
           const %mult: f32[2] = [0.00390625, 0.0048828125]
-          %y: i8[1,4,4,2] q(0.5, 0) = qconv2d(%x, %w, %b, %mult, _, %r) {r_mult = 0.25, r_zp = 3, zp = -7} @"a"
+          %y: i8[1,4,4,2] q(0.5, 0) = qconv2d(%x, %w, %b, %mult, _, %r) {{{attrs}}} @"a"
           output %y
-        }""",
+        }}""",
     )
 
 
@@ -42,11 +43,13 @@ def test_a_sum_becomes_the_residual(rewritten):
     "text",
     [
         sums(conv=", lo = -3"),
+        sums(conv=", bounded = true"),
         sums(output="\n      output %a"),
         sums(second="%a"),
         sums().replace("[1,4,4,2] q(0.5, 0)\n      const %w", "[1,1,1,2] q(0.5, 0)\n      const %w"),
     ],
-    ids=["a clamp before the sum", "a second reader", "a sum with itself", "a sum that broadcasts"],
+    ids=["a clamp before the sum", "a clamp at the ends of the grid", "a second reader", "a sum with itself",
+         "a sum that broadcasts"],
 )
 def test_other_sums_stay(rewritten, text):
     rewritten(FuseResidual(), text, None)

@@ -199,7 +199,7 @@ CASES = [
   const %wr.w: i8[1,1,1,2] q([0.25], [], axis=0) = [3, -4]
   const %c.bias: i32[1] = [4]
   const %c.mult: f32[1] = [0.25]
-  %y: i8[1,2,2,1] q(0.5, -128) = qconv2d(%x, %wr.w, %c.bias, %c.mult) {x_zp = 1, zp = -128} @"c"
+  %y: i8[1,2,2,1] q(0.5, -128) = qconv2d(%x, %wr.w, %c.bias, %c.mult) {bounded = true, x_zp = 1, zp = -128} @"c"
   output %y
 }""",
     ),

@@ -62,7 +62,8 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue, shared: int = 1) -> tuple[
 
 def _products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) -> list[str]:
     """Statements of one step along the channels: weights of each kernel column, then pixel after pixel."""
-    isa, lines = epilogue.isa, []
+    isa = epilogue.isa
+    lines: list[str] = []
     for column in range(shared):
         for v in range(nv):
             at = f" + {column} * {size}" * (column > 0)
@@ -103,7 +104,8 @@ def _lines(
     if pointwise and x.dense and y.dense and (residual is None or residual.plane.dense):
         pixels = y.batch * y.height * y.width
         length = line_length(isa, pixels, channels, runs, dwords)
-        return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels, True)
+        rows = length * x.channels, length * y.channels
+        return _Lines(pixels // length, length, pixels, 0, rows[0], 0, rows[1], x.channels, True)
     return _Lines(
         y.batch * y.height, y.width, y.height,
         x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
@@ -306,7 +308,8 @@ def conv_code(
         **clamp_values(requantization),
     )
     constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
-    rows_used = "+".join(str(rows) for rows, _ in cover_line(isa.dot, lines.length, widths[0], len(runs), dwords, shared).steps)
+    widest = cover_line(isa.dot, lines.length, widths[0], len(runs), dwords, shared)
+    rows_used = "+".join(str(rows) for rows, _ in widest.steps)
     kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
     return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
 

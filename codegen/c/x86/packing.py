@@ -74,7 +74,8 @@ def accumulator_reach(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.f
     folded = bias.astype(np.float64) - x_zp * flat.sum(axis=1)
     low = folded + 255 * np.minimum(flat, 0).sum(axis=1)
     high = folded + 255 * np.maximum(flat, 0).sum(axis=1)
-    return np.maximum(np.abs(low), np.abs(high))
+    reach: npt.NDArray[np.float64] = np.maximum(np.abs(low), np.abs(high))
+    return reach
 
 
 def needs_guard(reach: npt.NDArray[np.float64], mult: Float32, added: float = 0.0) -> bool:

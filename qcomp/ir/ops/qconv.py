@@ -30,6 +30,9 @@ class QConv2d(Op):
 
     residual i8[N,OH,OW,O]: clamp(rne(float32(acc)·mult + float32(residual − r_zp)·r_mult) + zp, lo, hi), two float32
     products and their float32 sum, never fused.
+
+    bounded: the model clamps here, so that lo and hi are more than the ends of a grid, even where they are those of
+    int8.  It changes no result; passes that would let values beyond the grid through ask for it.
     """
 
     name = "qconv2d"
@@ -41,6 +44,7 @@ class QConv2d(Op):
         "groups": Attr("int", 1),
         "r_zp": Attr("int", 0),
         "r_mult": Attr("float", 0.0),
+        "bounded": Attr("bool", False),
         **PRODUCT,
     }
 
@@ -62,7 +66,9 @@ class QConv2d(Op):
         return results
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
-        x, w, bias, mult, table, residual = (*operands, *[None] * (6 - len(operands)))
+        x, w, bias, mult = operands[:4]
+        table = operands[4] if len(operands) > 4 else None
+        residual = operands[5] if len(operands) > 5 else None
         assert x is not None and w is not None and bias is not None and mult is not None
         centred = pad_nhwc(x.astype(np.int32) - call.int("x_zp"), call.ints("pads"))
         acc = convolve_nhwc(centred, w, call.ints("strides"), call.ints("dilations"), call.int("groups"))

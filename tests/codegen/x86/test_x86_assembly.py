@@ -22,7 +22,8 @@ STACK_STORE = re.compile(r"vmov\w+\s+%[yz]mm\d+,\s*-?\w*\(%r[sb]p")
 PRODUCTS = ("vpdpbusd", "vpmaddwd")
 KINDS: list[dict[str, object]] = [
     {"short": True}, {"guard": True, "table": True, "masked": True}, {"kind": "f32", "short": True},
-    {"short": True, "fused": True, "clamped": False, "joined": True}, {"short": True, "fused": True, "residual": "fused"},
+    {"short": True, "fused": True, "clamped": False, "joined": True},
+    {"short": True, "fused": True, "residual": "fused"},
 ]  # fmt: skip
 ASSEMBLED = pytest.mark.parametrize("isa", [*ISAS, AVX2_PAIRS], ids=lambda i: i.name + i.variant + "_vbmi" * i.vbmi)
 DEPTHWISE = [(3, 3, 1), (3, 3, 2), (5, 5, 1), (5, 5, 2), (1, 3, 1), (7, 3, 1), (1, 5, 1), (5, 3, 1)]
