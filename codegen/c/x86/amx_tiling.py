@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import lcm
 
 from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape
@@ -138,7 +139,7 @@ class AmxPlan:
     @property
     def unit(self) -> int:
         """Tiles of pixels that are not divided between tasks."""
-        return max(pixels for _, pixels in self.panels)
+        return lcm(*(pixels for _, pixels in self.panels))
 
 
 def _panels(tiles: PixelTiles, depth: Depth, vectors: int) -> tuple[float, tuple[tuple[int, int], ...]]:

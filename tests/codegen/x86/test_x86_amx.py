@@ -1,0 +1,149 @@
+"""Convolutions by AMX tiles give the integers of the direct definition: on the machine where it has AMX, and anywhere
+with AVX512-VNNI and VBMI over a software model of the tile instructions."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from test_x86_conv import CHANNELS, Case, check, conv_cases, conv_shape
+from x86_harness import HERE, every_tiles
+
+from qcomp.codegen.c.x86.amx import amx_code, tiles_are_faster
+from qcomp.codegen.c.x86.amx_tiling import amx_plan, depth_of, pixel_tilings
+from qcomp.codegen.c.x86.isa import AVX512_VBMI
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+
+TABLE = tuple(255 - i for i in range(256))
+BLOCKS = [(2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3), (1, 4)]
+"""Tiles of pixels x tiles of channels, as layers have them."""
+
+
+def check_tiles(cases: list[Case], tiles: str) -> None:
+    check(cases, AVX512_VBMI, amx_code, tiles)
+
+
+@every_tiles
+@settings(
+    max_examples=12, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@given(cases=st.lists(conv_cases(), min_size=12, max_size=12))
+def test_random_convolutions_equal_the_definition(tiles: str, cases: list[Case]) -> None:
+    check_tiles(cases, tiles)
+
+
+@every_tiles
+def test_every_output_channel_count_and_line_length_is_covered(tiles: str) -> None:
+    cases = [
+        Case(conv_shape(1, (1, 1 + 3 * i), 9, outputs, (1, 1)), Requantization(3, 120, 4, 250, TABLE), i)
+        for i, outputs in enumerate(CHANNELS)
+    ]
+    check_tiles(cases, tiles)
+
+
+@every_tiles
+def test_runs_of_every_length_up_to_three_tiles_of_bytes_are_covered(tiles: str) -> None:
+    for first in range(1, 131, 26):
+        check_tiles(
+            [
+                Case(conv_shape(1, (3, 5), length, 5, (2, 1)), Requantization(9), length)
+                for length in range(first, first + 26)
+            ],
+            tiles,
+        )
+
+
+@every_tiles
+def test_every_block_and_every_rest_of_blocks_is_covered(tiles: str) -> None:
+    shapes = [conv_shape(1, (1, 15 * count), 20, outputs, (1, 1)) for count in range(1, 8)
+              for outputs in (16, 30, 48, 61, 80, 130)]  # fmt: skip
+    assert {(pixels, vectors) for shape in shapes for vectors, pixels in amx_plan(shape).panels} >= set(BLOCKS)
+    check_tiles([Case(s, Requantization(200, dtype="f32" if i % 4 == 0 else "u8"), i) for i, s in enumerate(shapes)], tiles)
+
+
+@every_tiles
+def test_positions_in_the_halo_are_left_out(tiles: str) -> None:
+    seven = conv_shape(3, (7, 7), 32, 40, (3, 3), pads=(1, 1, 1, 1))
+    shapes = [seven, replace(seven, y=Plane(3, 7, 7, 40, (1, 2, 3, 4))), conv_shape(2, (9, 4), 16, 20, (5, 1)),
+              conv_shape(2, (6, 20), 8, 16, (3, 3), extra=(2, 1)), conv_shape(2, (4, 3), 64, 64, (1, 1), extra=(0, 1))]  # fmt: skip
+    assert [amx_plan(shape).tiles.pitch - amx_plan(shape).tiles.width for shape in shapes[:2]] == [2, 2]
+    check_tiles([Case(shape, Requantization(0, 7), i) for i, shape in enumerate(shapes)], tiles)
+
+
+@every_tiles
+def test_worst_case_products_neither_saturate_nor_wrap(tiles: str) -> None:
+    shapes = [conv_shape(1, (1, 9), 2048, 70, (1, 1)), conv_shape(1, (4, 4), 512, 33, (3, 3), pads=(1, 1, 1, 1))]
+    check_tiles([Case(s, Requantization(zp, 100), zp, True) for s in shapes for zp in (0, 255)], tiles)
+
+
+@every_tiles
+def test_layers_of_residual_networks(tiles: str) -> None:
+    check_tiles([
+        Case(conv_shape(2, (64, 64), 3, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3)), Requantization(114, 0, 0, 255), 1),
+        Case(conv_shape(1, (1, 1), 2048, 1000, (1, 1)), Requantization(7, dtype="f32"), 2),
+        Case(conv_shape(5, (1, 197), 64, 48, (1, 1)), Requantization(128, 128, 0, 255), 3),
+        Case(conv_shape(1, (14, 14), 256, 512, (1, 1), (2, 2)), Requantization(3, 128, 0, 255), 4),
+        Case(conv_shape(1, (56, 56), 64, 64, (3, 3), pads=(1, 1, 1, 1), extra=(0, 1)), Requantization(3, 128), 5),
+        Case(conv_shape(1, (14, 14), 96, 128, (3, 3), pads=(1, 1, 1, 1), groups=4), Requantization(3, 128), 6),
+    ], tiles)  # fmt: skip
+
+
+@pytest.mark.skipif(AVX512_VBMI not in HERE, reason="needs AVX512-VNNI and VBMI")
+def test_a_task_configures_once_and_multiplies_as_often_as_planned() -> None:
+    shapes = [conv_shape(1, (7, 7), 512, 512, (3, 3), pads=(1, 1, 1, 1)), conv_shape(1, (56, 56), 64, 64, (1, 1)),
+              conv_shape(1, (9, 16), 33, 40, (3, 3)), conv_shape(1, (1, 5), 512, 1000, (1, 1))]  # fmt: skip
+    library = check([Case(shape, Requantization(1), 0) for shape in shapes], AVX512_VBMI, amx_code, "model")
+    counts = (ctypes.c_int64 * 5)()
+    library.handle.amx_read_counts(counts)
+    configs, loads, products, stores, releases = counts
+    tasks = sum(code.tasks for code in library.codes.values())
+    assert tasks > len(shapes)
+    assert (configs, releases) == (tasks, tasks)
+    assert products == sum(amx_plan(shape).products for shape in shapes)
+    assert stores == sum(amx_plan(shape).products // amx_plan(shape).depth.products for shape in shapes)
+
+
+@pytest.mark.parametrize("length", [*range(1, 200), 576, 1281, 4608])
+def test_pieces_of_a_run_fit_in_tiles_and_reach_less_than_64_bytes_past_it(length: int) -> None:
+    depth = depth_of(3, length)
+    assert depth.bytes % 4 == 0 and 0 < depth.bytes <= 64
+    assert depth.chunks == -(-length // 64) and 0 <= depth.chunks * depth.bytes - length < 64
+
+
+@given(case=conv_cases())
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) -> None:
+    shape = case.shape
+    y, x = shape.y, shape.x
+    start = shape.pads[0] * x.row_stride + shape.pads[1] * x.channels
+    for tiles in pixel_tilings(shape):
+        found = {}
+        for line in range(tiles.lines):
+            image, row = divmod(line, tiles.per_image)
+            for i in range(tiles.length):
+                at = image * tiles.x_image + row * tiles.x_row + i * tiles.x_step
+                assert 0 <= x.interior - start + at < x.elements
+                if i % tiles.pitch < tiles.width:
+                    column = i % tiles.pitch * y.channels
+                    to = image * tiles.y_image + row * tiles.y_line + i // tiles.pitch * tiles.y_row + column
+                    assert to not in found
+                    found[to] = at
+        expected = {
+            n * y.image_stride + i * y.row_stride + j * y.channels:
+            n * x.image_stride + i * shape.strides[0] * x.row_stride + j * shape.strides[1] * x.channels
+            for n in range(y.batch) for i in range(y.height) for j in range(y.width)
+        }  # fmt: skip
+        assert found == expected
+
+
+def test_products_of_a_single_row_stay_with_vectors_and_large_ones_go_to_tiles() -> None:
+    def chosen(shape: ConvShape) -> bool:
+        return tiles_are_faster(shape, AVX512_VBMI)
+
+    assert not chosen(conv_shape(1, (1, 1), 2048, 1000, (1, 1)))
+    assert not chosen(conv_shape(1, (2, 2), 4, 4, (1, 1)))
+    assert chosen(conv_shape(1, (14, 14), 256, 256, (3, 3), pads=(1, 1, 1, 1)))
+    assert chosen(conv_shape(1, (56, 56), 64, 256, (1, 1)))
