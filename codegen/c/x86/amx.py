@@ -10,24 +10,44 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS, TILE_BYTES, TILE_ROWS, AmxPlan, Depth, amx_plan
 from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, clamp_values, conv_code, conv_cycles
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text, pixels_together
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import as_bytes, needs_guard, padded, stored_bias, tile_order
+from qcomp.codegen.c.x86.packing import (
+    FLOAT_BITS,
+    accumulator_reach,
+    as_bytes,
+    float_bits_fit,
+    needs_guard,
+    padded,
+    stored_bias,
+    stored_multipliers,
+    tile_order,
+)
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
 from qcomp.codegen.c.x86.runs import Runs, runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
+from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Plane, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
 FEATURES = frozenset({"amx_tile", "amx_int8"})
 _PIXELS, _WEIGHTS = 4, 6  # the first of two tile registers each; 0 to 3 hold sums
 _PALETTE = 1
+_FEW_PIXELS = 2
 
 
-def tiles_are_faster(shape: ConvShape, isa: Isa) -> bool:
-    """Whether a convolution shall use tiles rather than the vector products of `isa`: a comparison of estimates."""
-    return amx_plan(shape).cycles < conv_cycles(shape, isa)
+def tiles_are_faster(shape: ConvShape, residual: Residual | None, isa: Isa) -> bool:
+    """Whether a convolution shall use tiles rather than the vector products of `isa`.
+
+    A comparison of estimates; but with so few pixels that either only waits for the weights, vectors wait as well."""
+    if shape.y.batch * shape.y.height * shape.y.width <= _FEW_PIXELS:
+        return False
+    return amx_plan(shape, plane_of(residual)).cycles < conv_cycles(shape, isa, residual)
+
+
+def plane_of(residual: Residual | None) -> Plane | None:
+    return None if residual is None else residual.plane
 
 
 def amx_or_vector_code(
@@ -40,7 +60,7 @@ def amx_or_vector_code(
     symbol: str,
 ) -> KernelCode:
     """C of a convolution for `isa` and AMX, by whichever is expected to be faster; arguments as of `conv_code`."""
-    generate = amx_code if tiles_are_faster(shape, isa) else conv_code
+    generate = amx_code if tiles_are_faster(shape, requantization.residual, isa) else conv_code
     return generate(shape, weights, bias, mult, requantization, isa, symbol)
 
 
@@ -69,8 +89,9 @@ def rows_helper(vectors: int, epilogue: Epilogue) -> CFunction:
     """The epilogue of pixels whose sums lie in memory, `vectors` vectors of channels each."""
     name = f"qc_x86_amx_rows{vectors}_{epilogue.suffix}"
     counts = dict.fromkeys((pixels_together(vectors), 1))
-    groups = [(count, epilogue_text(count, vectors, epilogue, "(const float*)mult")) for count in counts]
-    text = render("amx_rows.c.j2", name=name, V=epilogue.isa, nt=vectors, ctype=epilogue.ctype, groups=groups)
+    groups = [(count, epilogue_text(count, vectors, epilogue, "scale")) for count in counts]
+    values = {"name": name, "nt": vectors, "ctype": epilogue.ctype, "groups": groups}
+    text = render("amx_rows.c.j2", **values, **epilogue.template_values)
     return CFunction(name, text)
 
 
@@ -170,12 +191,22 @@ def amx_code(
     """C of a convolution (any groups, strides, dilations) by AMX tiles; epilogues are those of `isa`, of 512 bits.
 
     weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
-    layout, plan = runs_of(shape), amx_plan(shape)
+    residual = requantization.residual
+    layout, plan = runs_of(shape), amx_plan(shape, plane_of(residual))
     tiles, depth = plan.tiles, plan.depth
     f32 = requantization.dtype == "f32"
     folded = stored_bias(weights, bias, requantization.x_zp)
-    guard = needs_guard(weights, bias, mult, requantization.x_zp) and not f32
-    epilogue = Epilogue(isa, "f32" if f32 else "u8", guard, requantization.table is not None and not f32)
+    reach = accumulator_reach(weights, bias, requantization.x_zp)
+    guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult)) and not f32
+    fused = not f32 and float_bits_fit(reach, stored_multipliers(mult))
+    if fused:
+        folded = folded + np.int32(FLOAT_BITS)
+    epilogue = Epilogue(
+        isa, "f32" if f32 else "u8", guard, requantization.table is not None and not f32,
+        fused=fused, clamped=requantization.clamped,
+        residual="" if residual is None else "fused" if residual.exact else "separate",
+        joined=not f32 and len(plan.panels) == layout.blocks == 1 and layout.outputs in (TILE_ROWS, 2 * TILE_ROWS),
+    )  # fmt: skip
     packed = _pack(layout, plan, layout.weights(weights, shape.groups), folded, mult, epilogue)
     panels, bands = packed.panels, packed.bands
     stride = packed.blob.size // len(panels)
@@ -205,6 +236,9 @@ def amx_code(
         panels_per_block=-(-len(panels) // grid.tile_blocks),
         ys=shape.y.channels,
         tail=isa.tail(tail),
+        r_offset=0 if residual is None else float_literal(2.0**23 + residual.zp),
+        r_mult=0 if residual is None else float_literal(residual.mult),
+        slots={name: i + (residual is not None) for i, name in enumerate(("y", "w", "table"), 1)},
         **clamp_values(requantization),
     )
     helpers = merge_helpers(packed.helpers[:1], (plain_helper("qc_x86_amx_place", "amx_types.c.j2"),), packed.helpers)

@@ -11,7 +11,7 @@ from functools import cache
 from math import lcm
 
 from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane
 
 TILE_ROWS = 16
 TILE_BYTES = 64
@@ -51,25 +51,31 @@ def depth_of(runs: int, length: int) -> Depth:
 
 
 @dataclass(frozen=True)
+class Strides:
+    """From image to image, from line to line, and between the rows of a line."""
+
+    image: int
+    line: int
+    row: int
+
+
+@dataclass(frozen=True)
 class PixelTiles:
     """Output pixels as `lines` of `length` positions that lie x_step bytes apart in x, `rows` of them a tile.
 
     Position i of a line is column i % pitch of row i // pitch; columns from `width` on lie in the halo of x, and what
     comes out there is dropped. The last tile of a line starts early, so that it ends where the line does. Line l
-    starts at l // per_image images and l % per_image rows (x_image, x_row in bytes; y_image, y_line, and y_row
-    between the rows of a line, in elements)."""
+    is line l % per_image of image l // per_image. Strides count bytes in x, elements in y and in the residual."""
 
     lines: int
     length: int
     pitch: int
     width: int
     per_image: int
-    x_image: int
-    x_row: int
-    y_image: int
-    y_line: int
-    y_row: int
     x_step: int
+    x: Strides
+    y: Strides
+    residual: Strides | None
 
     @property
     def per_line(self) -> int:
@@ -90,26 +96,29 @@ class PixelTiles:
         return min(-(-self.length // self.pitch), 1 + -(-(self.rows - 1) // self.pitch))
 
 
-def pixel_tilings(shape: ConvShape) -> tuple[PixelTiles, ...]:
+def pixel_tilings(shape: ConvShape, residual: Plane | None = None) -> tuple[PixelTiles, ...]:
     """Row by row; and, where the rows of x are a whole number of steps apart, image by image or all images at once."""
     x, y = shape.x, shape.y
+    outputs = [y] if residual is None else [y, residual]
     step, row = shape.strides[1] * x.channels, shape.strides[0] * x.row_stride
-    found = [
-        PixelTiles(
-            y.batch * y.height, y.width, y.width, y.width, y.height,
-            x.image_stride, row, y.image_stride, y.row_stride, 0, step,
-        )
-    ]  # fmt: skip
+
+    def tiles(lines: int, length: int, pitch: int, width: int, whole: bool) -> PixelTiles:
+        """`whole`: lines are images or more, not rows."""
+        strides = [Strides(p.image_stride, 0 if whole else p.row_stride, p.row_stride if whole else 0) for p in outputs]
+        return PixelTiles(
+            lines, length, pitch, width, 1 if whole else y.height, step,
+            Strides(x.image_stride, 0 if whole else row, 0), strides[0], None if residual is None else strides[1],
+        )  # fmt: skip
+
+    found = [tiles(y.batch * y.height, y.width, y.width, y.width, False)]
     if row % step == 0 and row // step >= y.width:
-        pitch, lines, rows = row // step, y.batch, y.height
-        if x.image_stride == rows * row and y.image_stride == rows * y.row_stride:
+        pitch, width, lines, rows = row // step, y.width, y.batch, y.height
+        if x.image_stride == rows * row and all(p.image_stride == rows * p.row_stride for p in outputs):
             lines, rows = 1, y.batch * rows
-        length, width = (rows - 1) * pitch + y.width, y.width
-        if pitch == width and y.row_stride == width * y.channels:
+        length = (rows - 1) * pitch + width
+        if pitch == width and all(p.row_stride == width * p.channels for p in outputs):
             pitch = width = length
-        found.append(
-            PixelTiles(lines, length, pitch, width, 1, x.image_stride, 0, y.image_stride, 0, y.row_stride, step)
-        )
+        found.append(tiles(lines, length, pitch, width, True))
     return tuple(found)
 
 
@@ -161,13 +170,13 @@ def _panels(tiles: PixelTiles, depth: Depth, vectors: int) -> tuple[float, tuple
 
 
 @cache
-def amx_plan(shape: ConvShape) -> AmxPlan:
-    """The cheapest way to compute a convolution with tiles."""
+def amx_plan(shape: ConvShape, residual: Plane | None = None) -> AmxPlan:
+    """The cheapest way to compute a convolution with tiles; residual: a plane that is added to its results."""
     layout = runs_of(shape)
     depth = depth_of(len(layout.offsets), layout.length)
     vectors = -(-layout.outputs // TILE_ROWS)
     plans = []
-    for tiles in pixel_tilings(shape):
+    for tiles in pixel_tilings(shape, residual):
         cycles, panels = _panels(tiles, depth, vectors)
         blocks = sum(width * pixels * -(-tiles.count // pixels) for width, pixels in panels)
         plans.append(

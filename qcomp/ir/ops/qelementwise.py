@@ -22,6 +22,7 @@ from qcomp.ir.requantize import (
 )
 from qcomp.ir.types import DType, TensorType
 
+
 @register
 class QAdd(Op):
     """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + (zp+128)) − 128, lo, hi), broadcasting, i8 -> i8.

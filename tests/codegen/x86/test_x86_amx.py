@@ -124,11 +124,11 @@ def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) ->
         for line in range(tiles.lines):
             image, row = divmod(line, tiles.per_image)
             for i in range(tiles.length):
-                at = image * tiles.x_image + row * tiles.x_row + i * tiles.x_step
+                at = image * tiles.x.image + row * tiles.x.line + i * tiles.x_step
                 assert 0 <= x.interior - start + at < x.elements
                 if i % tiles.pitch < tiles.width:
                     column = i % tiles.pitch * y.channels
-                    to = image * tiles.y_image + row * tiles.y_line + i // tiles.pitch * tiles.y_row + column
+                    to = image * tiles.y.image + row * tiles.y.line + i // tiles.pitch * tiles.y.row + column
                     assert to not in found
                     found[to] = at
         expected = {
@@ -141,7 +141,7 @@ def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) ->
 
 def test_products_of_a_single_row_stay_with_vectors_and_large_ones_go_to_tiles() -> None:
     def chosen(shape: ConvShape) -> bool:
-        return tiles_are_faster(shape, AVX512_VBMI)
+        return tiles_are_faster(shape, None, AVX512_VBMI)
 
     assert not chosen(conv_shape(1, (1, 1), 2048, 1000, (1, 1)))
     assert not chosen(conv_shape(1, (2, 2), 4, 4, (1, 1)))

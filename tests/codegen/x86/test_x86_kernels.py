@@ -139,7 +139,7 @@ def test_rows_for_amx_compute_what_the_interpreter_computes(
     tiles: str, extra: Halo, always: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if always:
-        monkeypatch.setattr(amx, "tiles_are_faster", lambda shape, isa: True)
+        monkeypatch.setattr(amx, "tiles_are_faster", lambda shape, residual, isa: True)
     check_nodes(target("x86_64-amx"), AVX512_VBMI, extra, tiles)
 
 
