@@ -3,6 +3,9 @@
    kernel should do, ends the process with a message. Intel SDM volume 2: LDTILECFG, TILELOADD, TDPBUSD, TILESTORED. */
 #if !defined(AMX_MODEL_H) && !defined(__ASSEMBLER__)
 #define AMX_MODEL_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* as the runtime's own files have it before their first header */
+#endif
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,8 +27,9 @@ typedef struct {
   int64_t configs, loads, products, stores, releases;
 } amx_counts;
 
-static __thread amx_state amx_tiles __attribute__((unused));
-static __thread amx_counts amx_ran __attribute__((unused));
+/* One a thread, whichever file of a library asks: the tile registers outlive the calls between them. */
+__attribute__((weak, visibility("hidden"))) __thread amx_state amx_tiles;
+__attribute__((weak, visibility("hidden"))) __thread amx_counts amx_ran;
 
 static inline __attribute__((unused)) void amx_check(int holds, const char* what) {
   if (holds) return;

@@ -6,16 +6,19 @@ from __future__ import annotations
 import ctypes
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_x86_conv import CHANNELS, Case, check, conv_cases, conv_shape
-from x86_harness import HERE, every_tiles
+from test_x86_conv import CHANNELS, Case, arrays, check, conv_cases, conv_shape
+from x86_harness import HERE, Image, Library, every_tiles
+from x86_reference import conv_acc, requantize
 
 from qcomp.codegen.c.x86.amx import amx_code, tiles_are_faster
 from qcomp.codegen.c.x86.amx_tiling import amx_plan, depth_of, pixel_tilings
 from qcomp.codegen.c.x86.isa import AVX512_VBMI
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
+from qcomp.ir.halves import from_halves, to_halves
 
 TABLE = tuple(255 - i for i in range(256))
 BLOCKS = [(2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3), (1, 4)]
@@ -61,16 +64,50 @@ def test_every_block_and_every_rest_of_blocks_is_covered(tiles: str) -> None:
     shapes = [conv_shape(1, (1, 15 * count), 20, outputs, (1, 1)) for count in range(1, 8)
               for outputs in (16, 30, 48, 61, 80, 130)]  # fmt: skip
     assert {(pixels, vectors) for shape in shapes for vectors, pixels in amx_plan(shape).panels} >= set(BLOCKS)
-    check_tiles([Case(s, Requantization(200, dtype="f32" if i % 4 == 0 else "u8"), i) for i, s in enumerate(shapes)], tiles)
+    rqs = [Requantization(200, dtype="f32" if i % 4 == 0 else "u8") for i in range(len(shapes))]
+    check_tiles([Case(shape, rq, i) for i, (shape, rq) in enumerate(zip(shapes, rqs, strict=True))], tiles)
 
 
 @every_tiles
 def test_positions_in_the_halo_are_left_out(tiles: str) -> None:
     seven = conv_shape(3, (7, 7), 32, 40, (3, 3), pads=(1, 1, 1, 1))
-    shapes = [seven, replace(seven, y=Plane(3, 7, 7, 40, (1, 2, 3, 4))), conv_shape(2, (9, 4), 16, 20, (5, 1)),
-              conv_shape(2, (6, 20), 8, 16, (3, 3), extra=(2, 1)), conv_shape(2, (4, 3), 64, 64, (1, 1), extra=(0, 1))]  # fmt: skip
+    shapes = [
+        seven, replace(seven, y=Plane(3, 7, 7, 40, (1, 2, 3, 4))), conv_shape(2, (9, 4), 16, 20, (5, 1)),
+        conv_shape(2, (6, 20), 8, 16, (3, 3), extra=(2, 1)), conv_shape(2, (4, 3), 64, 64, (1, 1), extra=(0, 1)),
+    ]  # fmt: skip
     assert [amx_plan(shape).tiles.pitch - amx_plan(shape).tiles.width for shape in shapes[:2]] == [2, 2]
     check_tiles([Case(shape, Requantization(0, 7), i) for i, shape in enumerate(shapes)], tiles)
+    added = [Residual(replace(shape.y, halo=halo), 100, 0.7) for shape in shapes for halo in ((0,) * 4, (1, 0, 2, 3))]
+    rqs = [Requantization(3, 99, residual=residual) for residual in added]
+    check_tiles([Case(shapes[i // 2], rq, i) for i, rq in enumerate(rqs)], tiles)
+
+
+@every_tiles
+def test_a_residual_may_lie_where_the_results_go(tiles: str) -> None:
+    case = Case(conv_shape(1, (7, 7), 24, 40, (1, 1)), Requantization(3, 90, 0, 255), 4)
+    residual = Residual(case.shape.y, 17, 0.3)
+    rq = replace(case.rq, residual=residual)
+    weights, bias, mult, data = arrays(case)
+    library = Library({"k": amx_code(case.shape, weights, bias, mult, rq, AVX512_VBMI, "k")}, AVX512_VBMI, tiles)
+    x, y = Image(case.shape.x), Image(case.shape.y)
+    x.inner[...] = data
+    y.inner[...] = np.random.default_rng(4).integers(0, 256, y.inner.shape)
+    expected = requantize(conv_acc(x.full, weights, bias, rq.x_zp, case.shape), mult, rq, y.inner.copy())
+    library.run("k", [x.address, y.address, y.address])
+    assert np.array_equal(y.inner, expected)
+
+
+@every_tiles
+@pytest.mark.parametrize("total", [2**22 - 1, 2**22, 1 - 2**22])
+def test_accumulators_next_to_the_bound_of_float_bits_are_exact(tiles: str, total: int) -> None:
+    shape, rq = conv_shape(1, (1, 5), 64, 16, (1, 1)), Requantization(0, 100)
+    weights = np.full((16, 1, 1, 64), 127 if total > 0 else -127, np.int8)
+    bias = np.full(16, total - 64 * 255 * int(weights.flat[0]), np.int32)
+    mult = from_halves(*to_halves(np.linspace(2**-15, 2**-14, 16).astype(np.float32)))
+    library = Library({"k": amx_code(shape, weights, bias, mult, rq, AVX512_VBMI, "k")}, AVX512_VBMI, tiles)
+    x, y = Image(shape.x, fill=255), Image(shape.y)
+    library.run("k", [x.address, y.address])
+    assert np.array_equal(y.inner, requantize(conv_acc(x.full, weights, bias, 0, shape), mult, rq))
 
 
 @every_tiles
@@ -119,7 +156,8 @@ def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) ->
     shape = case.shape
     y, x = shape.y, shape.x
     start = shape.pads[0] * x.row_stride + shape.pads[1] * x.channels
-    for tiles in pixel_tilings(shape):
+    added = case.rq.residual.plane if case.rq.residual else None
+    for tiles in pixel_tilings(shape, added):
         found = {}
         for line in range(tiles.lines):
             image, row = divmod(line, tiles.per_image)
@@ -131,6 +169,13 @@ def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) ->
                     to = image * tiles.y.image + row * tiles.y.line + i // tiles.pitch * tiles.y.row + column
                     assert to not in found
                     found[to] = at
+                    if added is not None:
+                        assert tiles.residual is not None
+                        place = image * tiles.residual.image + row * tiles.residual.line
+                        place += i // tiles.pitch * tiles.residual.row + column
+                        n, rest = divmod(to, y.image_stride)
+                        h, rest = divmod(rest, y.row_stride)
+                        assert place == n * added.image_stride + h * added.row_stride + rest
         expected = {
             n * y.image_stride + i * y.row_stride + j * y.channels:
             n * x.image_stride + i * shape.strides[0] * x.row_stride + j * shape.strides[1] * x.channels
