@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_x86_conv import CHANNELS, Case, arrays, check, conv_cases, conv_shape
-from x86_harness import HERE, Image, Library, every_tiles
+from x86_harness import HERE, Guarded, Image, Library, every_tiles
 from x86_reference import conv_acc, requantize
 
 from qcomp.codegen.c.x86.amx import amx_code, tiles_are_faster
@@ -108,6 +108,32 @@ def test_accumulators_next_to_the_bound_of_float_bits_are_exact(tiles: str, tota
     x, y = Image(shape.x, fill=255), Image(shape.y)
     library.run("k", [x.address, y.address])
     assert np.array_equal(y.inner, requantize(conv_acc(x.full, weights, bias, 0, shape), mult, rq))
+
+
+@every_tiles
+@pytest.mark.parametrize("after", [False, True])
+def test_nothing_is_read_before_a_buffer_or_far_behind_it(tiles: str, after: bool) -> None:
+    shapes = [
+        conv_shape(1, (1, 16 * count), length, 16 * vectors, (1, 1))
+        for count, vectors, length in [(1, 1, 1), (3, 2, 65), (5, 1, 64), (7, 1, 20), (9, 2, 33), (3, 5, 130)]
+    ] + [
+        conv_shape(1, (7, 7), 20, 40, (3, 3), pads=(1, 1, 1, 1)), conv_shape(2, (9, 4), 15, 20, (5, 1)),
+        conv_shape(1, (14, 14), 24, 40, (3, 3), (2, 2), pads=(1, 1, 0, 0)),
+        conv_shape(1, (6, 21), 16, 20, (3, 3), dilations=(1, 2)), conv_shape(1, (5, 5), 32, 40, (3, 3), groups=2),
+    ]  # fmt: skip
+    codes, rq = {}, Requantization(0)
+    for i, shape in enumerate(shapes):
+        weights, bias, mult, _ = arrays(Case(shape, rq, i))
+        codes[f"k{i}"] = amx_code(shape, weights, bias, mult, rq, AVX512_VBMI, f"k{i}")
+    library = Library(codes, AVX512_VBMI, tiles)
+    for i, shape in enumerate(shapes):
+        weights, bias, mult, _ = arrays(Case(shape, rq, i))
+        x, y = Guarded(shape.x, after), Image(shape.y)
+        x.full[...] = np.random.default_rng(i).integers(0, 256, x.full.shape)
+        full = Image(shape.x).full
+        full[...] = x.full.reshape(full.shape)
+        library.run(f"k{i}", [x.address, y.address])
+        assert np.array_equal(y.inner, requantize(conv_acc(full, weights, bias, 0, shape), mult, rq)), shape
 
 
 @every_tiles

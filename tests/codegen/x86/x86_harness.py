@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,22 @@ def aligned(values: np.ndarray, slack: int = SLACK) -> np.ndarray:
     view = raw[offset : offset + values.nbytes].view(values.dtype).reshape(values.shape)
     view[...] = values
     return view
+
+
+class Guarded:
+    """An activation whose buffer touches a page that cannot be read: before it, or `SLACK` bytes after it."""
+
+    def __init__(self, plane: Plane, after: bool) -> None:
+        page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
+        pages = -(-(plane.elements + SLACK) // page)
+        self.memory = mmap.mmap(-1, (pages + 2) * page)
+        self.raw = np.frombuffer(self.memory, np.uint8)
+        for guard in (0, pages + 1):
+            forbidden = ctypes.c_void_p(self.raw.ctypes.data + guard * page)
+            assert libc.mprotect(forbidden, ctypes.c_size_t(page), 0) == 0
+        start = (pages + 1) * page - SLACK - plane.elements if after else page
+        self.full = self.raw[start : start + plane.elements]
+        self.address = self.full.ctypes.data + plane.interior
 
 
 class Image:
