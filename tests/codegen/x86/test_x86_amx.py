@@ -210,6 +210,14 @@ def test_tilings_visit_every_pixel_once_and_read_inside_the_plane(case: Case) ->
         assert found == expected
 
 
+@pytest.mark.parametrize(("size", "most"), [(56, 1.05), (28, 1.11), (14, 1.15), (7, 1.35)])
+def test_three_by_three_layers_waste_few_products(size: int, most: float) -> None:
+    shape = conv_shape(1, (size, size), 256, 256, (3, 3), pads=(1, 1, 1, 1))
+    plan = amx_plan(shape)
+    assert plan.products * 16 * 16 * 64 <= most * shape.macs
+    assert plan.products * 16 >= 0.8 * plan.cycles  # of the time the multiplier works, as estimated
+
+
 def test_products_of_a_single_row_stay_with_vectors_and_large_ones_go_to_tiles() -> None:
     def chosen(shape: ConvShape) -> bool:
         return tiles_are_faster(shape, None, AVX512_VBMI)
