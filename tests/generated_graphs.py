@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from qcomp.codegen.c.emit import generate
+from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.toolchain import build_library
 from qcomp.ir import DType, Graph, Quantization, TensorType, Value, print_graph, run, verify
 from qcomp.ir.halves import from_halves, to_halves
@@ -447,10 +448,12 @@ class Batch:
             grow(self.graph, self.feeds, seed, kinds, steps)
         verify(self.graph)
 
-    def wrong(self, target_name: str, threads: int = 1) -> list[str]:
-        """Outputs that differ from the interpreter's."""
+    def wrong(
+        self, target_name: str, threads: int = 1, prepare: Callable[[SourcePackage], SourcePackage] = lambda p: p
+    ) -> list[str]:
+        """Outputs that differ from the interpreter's; `prepare` may change how a package is compiled."""
         expected = run(self.graph, self.feeds)
-        package = generate(self.graph, target(target_name))
+        package = prepare(generate(self.graph, target(target_name)))
         with tempfile.TemporaryDirectory() as folder, load(
             build_library(package, Path(folder) / "model.so"), threads
         ) as model:

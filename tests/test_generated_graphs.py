@@ -83,7 +83,7 @@ def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
 
 
 def test_single_ops_reach_every_vector_kernel() -> None:
-    machines = [target(name) for name in ("x86_64-avx512vbmi", AVX2, AVXVNNI)]
+    machines = [target(name) for name in ("x86_64-amx", "x86_64-avx512vbmi", AVX2, AVXVNNI)]
     graphs = [Batch(single_plans(number)).graph for name, _, number in batches(SINGLE) if name == NATIVE]
     nodes = [node for graph in graphs for node in graph.nodes]
     reached = {kernel_table().select(node, machine).name for node in nodes for machine in machines}

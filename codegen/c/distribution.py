@@ -11,7 +11,7 @@ from qcomp.codegen.c.render import CTYPES, comment, environment
 from qcomp.codegen.toolchain import NUMERIC_FLAGS, measure_code
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, Value
-from qcomp.runtime.sources import POOL, PROFILE
+from qcomp.runtime.sources import AMX, POOL, PROFILE
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CMAKE_IDS = {"gcc": "GNU", "clang": "Clang"}
@@ -34,11 +34,12 @@ def _tensor(value: Value) -> dict[str, Any]:
 
 
 def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
-    """The package with header, main.c, CMakeLists.txt, README.md and the thread pool added.
+    """The package with header, main.c, CMakeLists.txt, README.md, the thread pool and the request for AMX added.
 
     Code size is measured by compiling with the ziglang package, where that is installed.
     """
     render, target = environment(_TEMPLATES), package.target
+    amx = any(feature.startswith("amx") for feature in target.features)
     try:
         sizes = measure_code(package)
     except QcompError:
@@ -58,6 +59,7 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "measured": None if sizes is None else "clang -O3 of the ziglang package",
         "units": package.units,
         "assembler": any(unit.endswith(".S") for unit in package.units),
+        "amx": amx,
         "numeric": NUMERIC_FLAGS,
         "machine": [(_CMAKE_IDS[k], f) for k, f in target.flags.items() if k in _CMAKE_IDS and f],
     }
@@ -70,5 +72,5 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
     files = dict(package.files)
     for name, template in written.items():
         files[name] = render.get_template(template).render(**values).encode()
-    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE)}
+    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE, *[AMX] * amx)}
     return replace(package, files=files)

@@ -20,6 +20,7 @@ from qcomp.codegen.c.package import Options
 from qcomp.codegen.toolchain import NUMERIC_FLAGS, build_library, find_compiler, link_library
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph, parse_graph, run
+from qcomp.runtime.features import cpu_features
 from qcomp.runtime.loader import load
 from qcomp.targets import target
 
@@ -133,9 +134,10 @@ def test_the_sources_of_a_small_model_are_as_they_were() -> None:
         assert package.files[name] == path.read_bytes(), name
 
 
-def test_generated_code_needs_nothing_and_changes_no_global(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x86_64-avx512vnni", "x86_64-amx"])
+def test_generated_code_needs_nothing_and_changes_no_global(name: str, tmp_path: Path) -> None:
     """The library without the runtime: no undefined symbol, no writable data."""
-    package = generate(network().graph, target("x86_64-avx512vnni"))
+    package = generate(network().graph, target(name))
     package.write(tmp_path)
     from qcomp.codegen.elf_size import object_sizes
     from qcomp.codegen.toolchain import KERNEL_FLAGS, compile_unit
@@ -143,15 +145,16 @@ def test_generated_code_needs_nothing_and_changes_no_global(tmp_path: Path) -> N
     readelf = shutil.which("readelf")
     compiler = find_compiler()
     for unit in package.units:
-        name = compile_unit(compiler, package.target, tmp_path, unit, KERNEL_FLAGS)
-        assert object_sizes((tmp_path / name).read_bytes()).ram == 0
+        compiled = compile_unit(compiler, package.target, tmp_path, unit, KERNEL_FLAGS)
+        assert object_sizes((tmp_path / compiled).read_bytes()).ram == 0
         if readelf is None:
             pytest.skip("readelf is not installed")
-        table = subprocess.run([readelf, "-Ws", name], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        command = [readelf, "-Ws", compiled]
+        table = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         undefined = {line.split()[-1] for line in table.splitlines() if " UND " in line and len(line.split()) == 8}
         assert not [n for n in undefined if not n.startswith("qcomp_")], unit
         assert ".data" not in subprocess.run(
-            [readelf, "-WS", name], cwd=tmp_path, capture_output=True, text=True, check=True
+            [readelf, "-WS", compiled], cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout.replace(".data.rel.ro", ""), unit
 
 
@@ -246,6 +249,21 @@ def test_a_source_package_builds_with_cmake_and_runs(name: str, tmp_path: Path) 
     assert shown.startswith("scores: ")
     readme = (tmp_path / "README.md").read_text()
     assert "| static variables (RAM), measured | 0 |" in readme
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("gcc") is None, reason="cmake or gcc is missing")
+def test_a_source_package_for_amx_asks_for_its_registers(tmp_path: Path) -> None:
+    machine = target("x86_64-amx")
+    package = generate(network().graph, machine, Options(form="c"))
+    assert any(step["kernel"].startswith("amx ") for step in package.metadata["steps"])
+    package.write(tmp_path)
+    subprocess.run(["cmake", "-S", ".", "-B", "build", "-DCMAKE_C_COMPILER=gcc"], cwd=tmp_path, check=True)
+    subprocess.run(["cmake", "--build", "build"], cwd=tmp_path, check=True)
+    done = subprocess.run(["build/network_example"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if machine.features <= cpu_features():
+        assert done.returncode == 0 and done.stdout.startswith("scores: ")
+    else:
+        assert (done.returncode, done.stderr) == (1, "the system refuses the AMX registers\n")
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")

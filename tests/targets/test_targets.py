@@ -14,7 +14,8 @@ VALID = 'name = "t"\ndescription = "a test"\narch = "x86_64"\n'
 
 
 def test_every_file_is_a_valid_target() -> None:
-    assert {"generic", "x86_64", "x86_64-avx512vnni", "x86_64-avx512vbmi", "aarch64"} <= set(target_names())
+    known = {"generic", "x86_64", "x86_64-avx512vnni", "x86_64-avx512vbmi", "x86_64-amx", "aarch64"}
+    assert known <= set(target_names())
     for name in target_names():
         assert target(name).name == name
         assert target(name).description
@@ -71,6 +72,9 @@ def test_flags_for_a_compiler_that_the_target_does_not_know() -> None:
 
 def test_the_richest_target_that_the_features_allow_is_native() -> None:
     vnni, vbmi = target("x86_64-avx512vnni"), target("x86_64-avx512vbmi")
+    amx = target("x86_64-amx")
+    assert richest("x86_64", amx.features) is amx
+    assert richest("x86_64", amx.features - {"amx_int8"}) is vbmi
     assert richest("x86_64", vbmi.features) is vbmi
     assert richest("x86_64", vnni.features) is vnni
     assert richest("x86_64", vnni.features - {"avx512vnni"}).name == "x86_64-avx2"

@@ -1,7 +1,4 @@
-"""Convolutions and matrix products as implicit GEMM: no im2col, no bounds checks.
-
-A kernel row is one contiguous run of KW*C bytes of an NHWC row whose halo holds the zero point, so a k x k
-convolution is KH runs of products; dilated and grouped convolutions take one run per tap."""
+"""Convolutions and matrix products as implicit GEMM over runs of bytes: no im2col, no bounds checks."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ from qcomp.codegen.c.x86.packing import (
     needs_guard,
     pack_multipliers,
     pack_tile,
-    run_weights,
     stored_bias,
     stored_multipliers,
     tail_lanes,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
+from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
 
@@ -112,26 +109,6 @@ def _lines(
     )  # fmt: skip
 
 
-def group_blocks(groups: int, inputs: int, outputs: int) -> int:
-    """How many groups one dense block joins, so that a block has 16 outputs or more where it can.
-
-    inputs, outputs: channels of a group. Joined groups meet zeros in each other's weights."""
-    for joined in range(1, groups + 1):
-        if groups % joined == 0 and joined * outputs >= 16:
-            return joined
-    return groups
-
-
-def block_weights(weights: Int8, groups: int, joined: int, block: int) -> Int8:
-    """Dense weights [joined*Og, KH, KW, joined*Cg] of one block of groups, from [O, KH, KW, Cg]."""
-    per_out, (kh, kw, per_in) = weights.shape[0] // groups, weights.shape[1:]
-    dense = np.zeros((joined * per_out, kh, kw, joined * per_in), np.int8)
-    for j in range(joined):
-        source = (block * joined + j) * per_out
-        dense[j * per_out : (j + 1) * per_out, :, :, j * per_in : (j + 1) * per_in] = weights[source : source + per_out]
-    return dense
-
-
 @dataclass(frozen=True)
 class _Tile:
     weights: int
@@ -188,6 +165,17 @@ def _advance(amount: int) -> str:
     return f" + {amount}" if amount else ""
 
 
+def conv_cycles(shape: ConvShape, isa: Isa, residual: Residual | None = None) -> float:
+    """Clock cycles that `conv_code` expects of its products and epilogues."""
+    layout = runs_of(shape)
+    depth = len(layout.offsets), layout.dwords
+    lines = _lines(isa, shape, *depth, layout.outputs, residual)
+    widths = split_channels(isa, layout.outputs, lines.length, *depth)
+    shared = _shared_columns(isa, shape, widths, layout.per_tap)
+    line = sum(cover_line(isa.dot, lines.length, nv, *depth, shared).cycles for nv in widths)
+    return layout.blocks * lines.count * line
+
+
 def conv_code(
     shape: ConvShape,
     weights: Int8,
@@ -200,23 +188,17 @@ def conv_code(
     """C of a convolution (any groups, strides, dilations) for the instruction set `isa`.
 
     weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
-    groups = shape.groups
-    joined = group_blocks(groups, shape.x.channels // groups, shape.y.channels // groups) if groups > 1 else 1
-    blocks = groups // joined
-    outputs, inputs = shape.y.channels // blocks, shape.x.channels // blocks
-    per_tap = (shape.dilations[1] != 1 and shape.kernel[1] > 1) or inputs != shape.x.channels
-    runs = _runs(shape, per_tap)
+    layout = runs_of(shape)
+    outputs, inputs, runs, dwords = layout.outputs, layout.inputs, layout.offsets, layout.dwords
     folded = stored_bias(weights, bias, requantization.x_zp)
     reach = accumulator_reach(weights, bias, requantization.x_zp)
     residual = requantization.residual
     guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult))
-    dwords = -(-(inputs if per_tap else inputs * shape.kernel[1]) // 4)
-    dense = [block_weights(weights, groups, joined, b) for b in range(blocks)] if groups > 1 else [weights]
-    packable = [run_weights(block, per_tap) for block in dense]
+    packable = layout.weights(weights, shape.groups)
     isa = isa.for_weights(np.concatenate(packable))
     lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual)
     widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
-    shared = _shared_columns(isa, shape, widths, per_tap)
+    shared = _shared_columns(isa, shape, widths, layout.per_tap)
     if shared > 1:
         packable = [by_column(block, shared) for block in packable]
     f32 = requantization.dtype == "f32"
@@ -228,7 +210,7 @@ def conv_code(
         isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
         multipliers.short, fused, requantization.clamped,
         "" if residual is None else "fused" if residual.exact else "separate",
-        blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] < 3 and not f32,
+        layout.blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] < 3 and not f32,
     )  # fmt: skip
 
     packed: list[UInt8] = []
@@ -324,11 +306,3 @@ def clamp_values(requantization: Requantization) -> dict[str, object]:
     """Bounds for the templates: before (lo, hi) and after (lo8, hi8) the zero point is added."""
     zp, lo, hi = requantization.zp, requantization.lo, requantization.hi
     return {"lo": float_literal(lo - zp), "hi": float_literal(hi - zp), "zp": zp, "lo8": lo, "hi8": hi}
-
-
-def _runs(shape: ConvShape, per_tap: bool) -> list[int]:
-    """Offsets (bytes, from the output pixel's own input pixel) at which runs of products start."""
-    row, column = shape.x.row_stride * shape.dilations[0], shape.x.channels * shape.dilations[1]
-    origin = -shape.pads[0] * shape.x.row_stride - shape.pads[1] * shape.x.channels
-    columns = range(shape.kernel[1]) if per_tap else range(1)
-    return [origin + i * row + j * column for i in range(shape.kernel[0]) for j in columns]

@@ -118,9 +118,14 @@ def _residual(isa: Isa, rows: range, nv: int, joined: bool) -> str:
     return isa.permute(f"{isa.mm}_setr_epi32({', '.join(map(str, inverse))})", loaded)
 
 
+def pixels_together(nv: int) -> int:
+    """Pixels of nv vectors of accumulators that one pack joins."""
+    return {4: 1, 3: 1, 2: 2, 1: 4}[nv]
+
+
 def _groups(mr: int, nv: int, epilogue: Epilogue) -> tuple[Group, ...]:
     isa = epilogue.isa
-    together = {4: 1, 3: 1, 2: 2, 1: 4}[nv]
+    together = pixels_together(nv)
     groups = []
     for first in range(0, mr, together):
         rows = range(first, min(mr, first + together))

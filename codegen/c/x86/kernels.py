@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.x86.amx import FEATURES as AMX
+from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.elementwise import (
@@ -19,7 +21,7 @@ from qcomp.codegen.c.x86.elementwise import (
     table_code,
 )
 from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
-from qcomp.codegen.c.x86.isa import ISAS, Isa
+from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
@@ -100,6 +102,7 @@ class QConv2d(X86Kernel):
     """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
 
     kind, op = "conv", "qconv2d"
+    products = staticmethod(conv_code)
 
     def fits(self, node: Node) -> bool:
         residual = node.optional(5)
@@ -124,7 +127,7 @@ class QConv2d(X86Kernel):
         if node.optional(5) is not None:
             residual = Residual(plane(request.inputs[1]), node.call.int("r_zp") + OFFSET, node.call.float("r_mult"))
             arithmetic, depthwise = replace(arithmetic, residual=residual), False
-        generate = depthwise_code if depthwise else conv_code
+        generate = depthwise_code if depthwise else self.products
         return generate(
             shape,
             weights,
@@ -140,6 +143,7 @@ class QGemm(X86Kernel):
     """A matrix product is a 1x1 convolution of rows."""
 
     kind, op = "gemm", "qgemm"
+    products = staticmethod(conv_code)
 
     def fits(self, node: Node) -> bool:
         return _constant(node, 1, 2, 3, 4) and bias_fits(
@@ -151,7 +155,26 @@ class QGemm(X86Kernel):
         weights = node.input(1).array[:, None, None, :]
         shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
         bias, mult = node.input(2).array, node.input(3).array
-        return conv_code(shape, weights, bias, mult, requantization(node, 4), self.isa, request.symbol)
+        return self.products(shape, weights, bias, mult, requantization(node, 4), self.isa, request.symbol)
+
+
+class _Tiles(X86Kernel):
+    """Products by AMX tiles where they are expected to be faster, all else by vectors of 512 bits."""
+
+    products = staticmethod(amx_or_vector_code)
+
+    def __init__(self) -> None:
+        super().__init__(AVX512_VBMI)
+        self.name = f"amx_{self.kind}"
+        self.requires |= AMX
+
+
+class TileConv2d(_Tiles, QConv2d):
+    pass
+
+
+class TileGemm(_Tiles, QGemm):
+    pass
 
 
 class _Binary(X86Kernel):
@@ -333,4 +356,4 @@ _ROWS: tuple[type[X86Kernel], ...] = (
     QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
     Transpose,
 )  # fmt: skip
-X86_KERNELS: tuple[Kernel, ...] = tuple(row(isa) for isa in ISAS for row in _ROWS)
+X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))

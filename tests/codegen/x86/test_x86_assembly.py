@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from x86_harness import CPUS, INCLUDES, compiler
+from x86_harness import CPUS, INCLUDES, TILE_CPUS, compiler
 
 from qcomp.codegen.c.kernel import CFunction
+from qcomp.codegen.c.x86.amx import amx_code, products_helper, rows_helper
+from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS
 from qcomp.codegen.c.x86.conv import tile_helper
 from qcomp.codegen.c.x86.depthwise import row_helper
 from qcomp.codegen.c.x86.depthwise_lanes import segment_counts
-from qcomp.codegen.c.x86.epilogue import Epilogue
-from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, ISAS, Isa
+from qcomp.codegen.c.x86.epilogue import Epilogue, types_helper
+from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVX512_VBMI, ISAS, Isa
 from qcomp.codegen.c.x86.render import merge_helpers
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 
 LABEL = re.compile(r"^(\.L\w+):")
 JUMP = re.compile(r"^\s*j\w+\s+(\.L\w+)")
@@ -98,6 +102,72 @@ def test_no_depthwise_row_spills_in_its_loop(isa: Isa, tmp_path: Path) -> None:
         found = loops(functions[name])
         assert found, name
         assert not [line for body in found for line in body if STACK_STORE.search(line)], name
+
+
+TILE_BLOCKS = [(pixels, vectors) for pixels in range(1, 5) for vectors in range(1, ACCUMULATORS // pixels + 1)]
+
+
+def tile_assembly(text: str, folder: Path) -> dict[str, list[str]]:
+    """As `assembly`, of C that multiplies tiles."""
+    source, output = folder / "tiles.c", folder / "tiles.s"
+    source.write_text(INCLUDES + text.replace("static __attribute__((noinline))", "__attribute__((noinline))"))
+    compiler(*TILE_CPUS["machine"], "-S", "-Wno-unused-command-line-argument", str(source), "-o", str(output))
+    functions: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in output.read_text().splitlines():
+        if match := re.match(r"^(qc_\w+|layer\w*):", line):
+            current = functions.setdefault(match[1], [])
+        current.append(line)
+    return functions
+
+
+def all_loops(lines: list[str]) -> list[list[str]]:
+    """Bodies of loops, whether innermost or not."""
+    labels = {m[1]: i for i, line in enumerate(lines) if (m := LABEL.match(line))}
+    spans = [(labels[m[1]], i) for i, line in enumerate(lines) if (m := JUMP.match(line)) and labels.get(m[1], i) < i]
+    return [lines[a : b + 1] for a, b in spans]
+
+
+def test_tile_products_touch_no_memory_but_their_operands(tmp_path: Path) -> None:
+    helpers = {block: products_helper(*block) for block in TILE_BLOCKS}
+    texts = [types_helper(AVX512_VBMI).text, *(helper.text for helper in helpers.values())]
+    functions = tile_assembly("\n".join(texts), tmp_path)
+    for (pixels, vectors), helper in helpers.items():
+        lines = functions[helper.name]
+        assert sum("tdpbusd" in line for line in lines) % (pixels * vectors) == 0
+        found = [body for body in all_loops(lines) if any("tdpbusd" in line for line in body)]
+        assert found, helper.name
+        for body in found:
+            assert not [line for line in body if "tilestored" in line or "ldtilecfg" in line]
+            assert not [line for line in body if STACK_STORE.search(line)]
+        # Each tile of sums is loaded once, from the bias, and stays where it is.
+        sums = [re.search(r"tileloadd.*%tmm([0-3])", line) for line in lines]
+        assert [int(m[1]) for m in sums if m] == list(range(pixels * vectors))
+
+
+def test_tiles_are_configured_once_outside_of_all_loops(tmp_path: Path) -> None:
+    shape = ConvShape(Plane(1, 28, 28, 96, (1, 1, 1, 1)), Plane(1, 28, 28, 80), (3, 3), pads=(1, 1, 1, 1))
+    weights, ones = np.ones((80, 3, 3, 96), np.int8), np.ones(80, np.float32)
+    code = amx_code(shape, weights, np.zeros(80, np.int32), ones, Requantization(3), AVX512_VBMI, "layer")
+    text = "\n".join(helper.text for helper in code.helpers) + code.text.replace("static QC_X86_SMALL", "QC_X86_SMALL")
+    lines = tile_assembly(text, tmp_path)["layer"]
+    assert [sum(name in line for line in lines) for name in ("ldtilecfg", "tilerelease")] == [1, 1]
+    loops_of_blocks = [body for body in all_loops(lines) if any("tilestored" in line for line in body)]
+    assert loops_of_blocks
+    assert not [line for body in loops_of_blocks for line in body if "ldtilecfg" in line or "tilerelease" in line]
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+def test_the_epilogue_of_tiles_keeps_what_pixels_share_in_registers(vectors: int, tmp_path: Path) -> None:
+    kinds = [Epilogue(AVX512_VBMI), Epilogue(AVX512_VBMI, guard=True, table=True, masked=True)]
+    helpers = [rows_helper(vectors, kind) for kind in kinds]
+    shared = merge_helpers(*(kind.helpers for kind in kinds))
+    functions = tile_assembly("\n".join(h.text for h in (*shared, *helpers)), tmp_path)
+    for helper in helpers:
+        bodies = [body for body in all_loops(functions[helper.name]) if any("vcvtdq2ps" in line for line in body)]
+        assert bodies
+        for body in bodies:
+            assert not [line for line in body if STACK_STORE.search(line) or "vpbroadcast" in line]
 
 
 @pytest.mark.parametrize("register", ["ymm", "zmm"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from x86_harness import HERE, Image, Library, every_isa
 from x86_reference import conv_acc, requantize
 
+from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.isa import AVX2, Isa
@@ -54,14 +57,17 @@ def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return weights, bias, mult, x
 
 
-def check(cases: list[Case], isa: Isa) -> None:
+def vector_code(shape: ConvShape, *rest: Any) -> KernelCode:
+    depthwise = is_depthwise(shape) and rest[3].dtype == "u8" and rest[3].residual is None
+    return (depthwise_code if depthwise else conv_code)(shape, *rest)
+
+
+def check(cases: list[Case], isa: Isa, generate: Callable[..., KernelCode] = vector_code, tiles: str = "") -> Library:
     codes = {}
     for i, case in enumerate(cases):
         weights, bias, mult, _ = arrays(case)
-        plain = case.rq.dtype == "u8" and case.rq.residual is None
-        generate = depthwise_code if is_depthwise(case.shape) and plain else conv_code
         codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}")
-    library = Library(codes, isa)
+    library = Library(codes, isa, tiles)
     for i, case in enumerate(cases):
         weights, bias, mult, data = arrays(case)
         x = Image(case.shape.x, fill=case.rq.x_zp)
@@ -77,6 +83,7 @@ def check(cases: list[Case], isa: Isa) -> None:
         expected = requantize(acc, mult, case.rq, *(r.inner for r in added))
         assert np.array_equal(y.inner, expected), case
         assert np.array_equal(y.outside(), untouched), case
+    return library
 
 
 def conv_shape(

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from x86_harness import Image, Library, every_isa
+from x86_harness import Image, Library, every_isa, every_tiles
 
 from qcomp.codegen.c.kernel import Kernel, KernelRequest, KernelTable
-from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI
+from qcomp.codegen.c.x86 import amx
+from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI, Isa
 from qcomp.codegen.c.x86.kernels import X86_KERNELS, plane
 from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo, union_halo
 from qcomp.ir import DType, Graph, Node, Quantization, TensorType
 from qcomp.ir.interpreter import evaluate_node
-from qcomp.targets import target
+from qcomp.targets import Target, target
 
 VBMI = target("x86_64-avx512vbmi")
 MACHINES = {
@@ -122,15 +123,33 @@ def image(buffer: Buffer, fill: int = 0) -> Image:
     return Image(plane(buffer), np.uint8 if buffer.dtype is DType.I8 else np.float32, fill)
 
 
+EXTRAS = pytest.mark.parametrize("extra", [NO_HALO, EXTRA], ids=["dense", "halo"])
+
+
 @every_isa
-@pytest.mark.parametrize("extra", [NO_HALO, EXTRA], ids=["dense", "halo"])
-def test_every_row_of_the_table_computes_what_the_interpreter_computes(isa, extra) -> None:  # type: ignore[no-untyped-def]
-    cases, codes, machine = nodes(), {}, MACHINES[isa]
+@EXTRAS
+def test_every_row_of_the_table_computes_what_the_interpreter_computes(isa: Isa, extra: Halo) -> None:
+    check_nodes(MACHINES[isa], isa, extra)
+
+
+@every_tiles
+@EXTRAS
+@pytest.mark.parametrize("always", [True, False], ids=["always", "chosen"])
+def test_rows_for_amx_compute_what_the_interpreter_computes(
+    tiles: str, extra: Halo, always: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if always:
+        monkeypatch.setattr(amx, "tiles_are_faster", lambda shape, residual, isa: True)
+    check_nodes(target("x86_64-amx"), AVX512_VBMI, extra, tiles)
+
+
+def check_nodes(machine: Target, isa: Isa, extra: Halo, tiles: str = "") -> None:
+    cases, codes = nodes(), {}
     for i, node in enumerate(cases):
         kernel = TABLE.select(node, machine)
         inputs, output = layout(node, kernel, extra)
         codes[f"k{i}"] = kernel.generate(KernelRequest(node, tuple(inputs), (output,), machine, f"k{i}"))
-    library = Library(codes, isa)
+    library = Library(codes, isa, tiles)
     rng = np.random.default_rng(8)
     for i, node in enumerate(cases):
         kernel = TABLE.select(node, machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from qcomp.codegen.c.kernel import KernelCode as Code
+from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI, Isa
+from qcomp.codegen.c.x86.peak import permit_tiles
 from qcomp.codegen.c.x86.render import merge_helpers
 from qcomp.codegen.c.x86.shapes import Plane
 from qcomp.runtime.features import cpu_features
@@ -29,6 +32,18 @@ every_isa = pytest.mark.parametrize("isa", [
     pytest.param(isa, id=isa.name + ("-vbmi" if isa.vbmi else ""), marks=() if isa in HERE else pytest.mark.skip(
         reason=f"needs {', '.join(sorted(isa.features - cpu_features()))}"))
     for isa in CPUS
+])  # fmt: skip
+#: What AMX code is compiled with: for the machine, or over a software model of the tile instructions.
+AMX_MODEL = Path(__file__).parent / "amx_model.h"
+TILE_CPUS = {
+    "model": (CPUS[AVX512_VBMI], "-DAMX_MODEL_COUNTS", "-include", str(AMX_MODEL)),
+    "machine": (CPUS[AVX512_VBMI] + "+amx_tile+amx_int8",),
+}
+_TILE_FEATURES = {"model": AVX512_VBMI.features, "machine": AVX512_VBMI.features | AMX}
+every_tiles = pytest.mark.parametrize("tiles", [
+    pytest.param(name, marks=() if needed <= cpu_features() else pytest.mark.skip(
+        reason=f"needs {', '.join(sorted(needed - cpu_features()))}"))
+    for name, needed in _TILE_FEATURES.items()
 ])  # fmt: skip
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=c11", "-Wall", "-Wextra",
          "-Wno-unused-parameter", "-Werror"]  # fmt: skip
@@ -56,13 +71,16 @@ def compiler(*arguments: str) -> None:
 class Library:
     """Compiled codes; `run` gives each pointer 64-byte alignment and 64 readable bytes of slack."""
 
-    def __init__(self, codes: dict[str, Code], isa: Isa) -> None:
+    def __init__(self, codes: dict[str, Code], isa: Isa, tiles: str = "") -> None:
         self.codes = codes
+        if tiles == "machine":
+            permit_tiles()
+        machine = TILE_CPUS[tiles] if tiles else (CPUS[isa], "-nostdlib")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.c"
             path.write_text(source(codes))
             library = str(path.with_suffix(".so"))
-            compiler(CPUS[isa], "-shared", "-fPIC", "-nostdlib", str(path), "-o", library)
+            compiler(*machine, "-shared", "-fPIC", str(path), "-o", library)
             self.handle = ctypes.CDLL(library)
 
     def pointers(self, symbol: str, buffers: list[int]) -> tuple[ctypes.Array[ctypes.c_void_p], list[np.ndarray]]:
@@ -84,6 +102,22 @@ def aligned(values: np.ndarray, slack: int = SLACK) -> np.ndarray:
     view = raw[offset : offset + values.nbytes].view(values.dtype).reshape(values.shape)
     view[...] = values
     return view
+
+
+class Guarded:
+    """An activation whose buffer touches a page that cannot be read: before it, or `SLACK` bytes after it."""
+
+    def __init__(self, plane: Plane, after: bool) -> None:
+        page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
+        pages = -(-(plane.elements + SLACK) // page)
+        self.memory = mmap.mmap(-1, (pages + 2) * page)
+        self.raw = np.frombuffer(self.memory, np.uint8)
+        for guard in (0, pages + 1):
+            forbidden = ctypes.c_void_p(self.raw.ctypes.data + guard * page)
+            assert libc.mprotect(forbidden, ctypes.c_size_t(page), 0) == 0
+        start = (pages + 1) * page - SLACK - plane.elements if after else page
+        self.full = self.raw[start : start + plane.elements]
+        self.address = self.full.ctypes.data + plane.interior
 
 
 class Image:
