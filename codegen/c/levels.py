@@ -15,6 +15,7 @@ from qcomp.codegen.c.lower import Function, lower
 from qcomp.codegen.c.metadata import describe_levels
 from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment, identifier
+from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.weights import metadata_file, weight_files
 from qcomp.ir import Graph
 from qcomp.runtime.metadata import metadata_text
@@ -37,6 +38,8 @@ def generate_levels(
         return generate(graph, base, options, table)
     options = (options or Options()).resolved(graph.name, base)
     prefix = options.prefix
+    widths = [target.vector_bytes for target in richer]
+    table = table or kernel_table(sharing=len(set(widths)) < len(widths))
     blob = Blob()
     # From the base up: a level can only borrow code from those below it.
     lowered = {target.name: lower(graph, target, blob, table) for target in reversed(levels)}
@@ -46,18 +49,19 @@ def generate_levels(
 
     symbols = Symbols(prefix, f"{prefix}_weights", f"{prefix}_metadata")
     names = {target.name: f"{prefix}_{identifier(target.name)}" for target in levels}
+    models = {name: f"{own}_model" for name, own in names.items()}
     files: dict[str, bytes] = {}
     machines: dict[str, Target] = {}
     places: dict[str, dict[Function, Place]] = {}
     for target in reversed(levels):
-        own = Symbols(names[target.name], symbols.weights, symbols.metadata, f"{names[target.name]}_model")
+        own = Symbols(names[target.name], symbols.weights, symbols.metadata, models[target.name])
         borrowed = _elsewhere(target, levels, places)
         code = code_files(lowered[target.name], own, len(content), len(text), borrowed)
         files |= code.files
         machines |= {name: target for name in code.files if name.endswith(".c") and target is not base}
         places[target.name] = code.places
-    files[f"{prefix}.c"] = _choice(symbols.prefix, graph, levels, names)
-    files[f"{prefix}_internal.h"] = internal_header(symbols, (), [f"{name}_model" for name in names.values()])
+    files[f"{prefix}.c"] = choice(prefix, graph.name, levels, models)
+    files[f"{prefix}_internal.h"] = internal_header(symbols, (), list(models.values()))
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
@@ -78,8 +82,8 @@ def _elsewhere(
     return found
 
 
-def _choice(prefix: str, graph: Graph, levels: Sequence[Target], names: Mapping[str, str]) -> bytes:
-    """The file that asks the CPU."""
+def choice(prefix: str, title: str, levels: Sequence[Target], models: Mapping[str, str]) -> bytes:
+    """The C file that asks the CPU; `models` has the C name of each level's description, by the level's name."""
     asked = bits({feature for target in levels for feature in target.features})
     assert len(asked) <= 64, "a mask of features has 64 bits"
     place = {feature: index for index, feature in enumerate(asked)}
@@ -87,13 +91,7 @@ def _choice(prefix: str, graph: Graph, levels: Sequence[Target], names: Mapping[
     for target in levels:
         (permit, *more) = permissions(target.features) or ("",)
         assert not more, "a level has room for one permission"
-        rows.append(
-            {
-                "name": target.name,
-                "model": f"{names[target.name]}_model",
-                "needs": sum(1 << place[feature] for feature in target.features),
-                "permit": permit,
-            }
-        )
+        needs = sum(1 << place[feature] for feature in target.features)
+        rows.append({"name": target.name, "model": models[target.name], "needs": needs, "permit": permit})
     template = environment(_TEMPLATES).get_template("levels.c.j2")
-    return template.render(prefix=prefix, title=comment(graph.name), bits=asked, levels=rows).encode()
+    return template.render(prefix=prefix, title=comment(title), bits=asked, levels=rows).encode()
