@@ -183,7 +183,7 @@ def levels(base: Target, names: Sequence[str] = ()) -> tuple[Target, ...]:
         if name not in (base.name, *base.carries):
             raise QcompError(
                 f"target {base.name} carries no level {name!r}",
-                fix=f"name some of {', '.join(base.carries)}" if base.carries else "leave the levels out",
+                fix=f"name some of {', '.join(base.carries)}" if base.carries else "leave the levels out (--levels)",
             )
     carried = [target(name) for name in base.carries if not names or name in names]
     return (*sorted(carried, key=lambda t: (-t.preference, t.name)), base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +110,16 @@ def test_float_networks_through_the_whole_compiler(name: str, threads: int, numb
     artifact = qcomp.compile(proto, target=name, calibration=networks.samples)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     reals, results = [], []
-    with qcomp.load(artifact.save(tmp_path / "networks.so"), threads=threads) as model:
+    path = artifact.save(tmp_path / "networks.so")
+    held = [level.name for level in artifact.package.levels if level.features <= cpu_features()]
+    with qcomp.load(path, threads=threads) as model, ExitStack() as stack:
+        forced = [stack.enter_context(qcomp.load(path, threads, level=level)) for level in held]
+        assert [level.info.target for level in forced] == held and model.info.target == [*held, artifact.target.name][0]
         for sample in range(SAMPLES):
             feeds = {n: data[sample : sample + 1] for n, data in networks.samples.items()}
             expected, found = run(artifact.graph, feeds), model.run(feeds)
-            assert [n for n, array in expected.items() if not same_bits(array, found[n])] == []
+            for outputs in (found, *(level.run(feeds) for level in forced)):
+                assert [n for n, array in expected.items() if not same_bits(array, outputs[n])] == []
             reals.append(dict(zip(networks.outputs, session.run(networks.outputs, feeds), strict=True)))
             results.append(found)
     errors = {n: relative_error([r[n] for r in reals], [r[n] for r in results]) for n in networks.outputs}
