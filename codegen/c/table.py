@@ -6,7 +6,8 @@ from functools import cache
 
 from qcomp.codegen.c.kernel import KernelTable
 from qcomp.codegen.c.portable import PORTABLE
-from qcomp.codegen.c.x86.kernels import SHARING_X86_KERNELS, X86_KERNELS
+from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.codegen.c.x86.sharing import SHARING_X86_KERNELS
 
 
 @cache

@@ -122,22 +122,6 @@ class Madd(Dot):
         return f"_mm256_add_epi32({c}, _mm256_madd_epi16({a}, {w}))"
 
 
-class WholeMadd(Madd):
-    """As Madd, but the weights lie as the other forms have them: even and odd taps part in registers."""
-
-    vector_cycles, trims = 0.75, True
-
-    def arrange(self, body: Int8, lanes: int) -> Int8:
-        return body
-
-    def weights(self, v: int, address: str) -> tuple[str, ...]:
-        return (
-            f"const __m256i w{v} = {self._load(address)};",
-            f"const __m256i we{v} = _mm256_srai_epi16(_mm256_slli_epi16(w{v}, 8), 8);",
-            f"const __m256i wo{v} = _mm256_srai_epi16(w{v}, 8);",
-        )
-
-
 def pairs_fit(weights: Int8) -> bool:
     """Whether no sum of two products of bytes 0..255 with adjacent weights (last axis: taps of a dword) leaves
     int16."""
@@ -177,9 +161,3 @@ MADDUBS = Maddubs(
     (3, 2),
 )
 MADD = Madd("avx2 madd", ((2, (4, 3, 2, 1)), (1, (8, 7, 6, 5, 4, 3, 2, 1))), (2,))
-
-# Forms of 256 bits that cut channels alike, so that they read the same packed weights: for artifacts that hold code for
-# several instruction sets. Alone they are up to 3 % slower than those above.
-VNNI256_SHARED = Vnni256("avxvnni", VNNI256.tiles[1:], (2,))
-MADDUBS_SHARED = Maddubs("avx2 maddubs", MADDUBS.tiles[1:], (2,))
-MADD_SHARED = WholeMadd("avx2 madd", MADD.tiles, (2,))

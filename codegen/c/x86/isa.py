@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction
-from qcomp.codegen.c.x86.dot import (
-    MADD,
-    MADD_SHARED,
-    MADDUBS,
-    MADDUBS_SHARED,
-    VNNI256,
-    VNNI256_SHARED,
-    VNNI512,
-    Dot,
-    Madd,
-    pairs_fit,
-)
+from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, VNNI512, Dot, Madd, pairs_fit
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.c.x86.shapes import Int8, UInt8
 
@@ -234,13 +223,8 @@ class Avx512(Isa):
         )
 
 
-@dataclass(frozen=True, eq=False)
 class Avx256(Isa):
-    """16 registers; what is left of a vector is stored in pieces of 16, 8, 4, 2 and 1 bytes.
-
-    pairs: this with faster products for weights that `pairs_fit`, if there are any."""
-
-    pairs: Isa | None = None
+    """16 registers; what is left of a vector is stored in pieces of 16, 8, 4, 2 and 1 bytes."""
 
     @property
     def helpers(self) -> tuple[CFunction, ...]:
@@ -256,7 +240,7 @@ class Avx256(Isa):
         return np.concatenate([rows[:, :1], rows[:, 1:] ^ rows[:, :-1]], axis=1).reshape(-1)
 
     def for_weights(self, weights: Int8) -> Isa:
-        return self.pairs if self.pairs is not None and pairs_fit(weights) else self
+        return AVX2_PAIRS if self is AVX2 and pairs_fit(weights) else self
 
     @property
     def tail_field(self) -> str:
@@ -317,15 +301,6 @@ _AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"
 AVX512 = Avx512("avx512", _AVX512, 512, VNNI512, 24, 4)
 AVX512_VBMI = Avx512("avx512", _AVX512 | {"avx512vbmi"}, 512, VNNI512, 24, 4, True)
 AVXVNNI = Avx256("avxvnni", frozenset({"avx2", "f16c", "avxvnni"}), 256, VNNI256, 10, 2)
-_AVX2 = frozenset({"avx2", "f16c"})
-AVX2_PAIRS = Avx256("avx2", _AVX2, 256, MADDUBS, 10, 2, variant="_pairs")
-AVX2 = Avx256("avx2", _AVX2, 256, MADD, 10, 2, pairs=AVX2_PAIRS)
+AVX2 = Avx256("avx2", frozenset({"avx2", "f16c"}), 256, MADD, 10, 2)
+AVX2_PAIRS = Avx256("avx2", frozenset({"avx2", "f16c"}), 256, MADDUBS, 10, 2, variant="_pairs")
 ISAS: tuple[Isa, ...] = (AVX512_VBMI, AVX512, AVXVNNI, AVX2)
-
-#: As ISAS, for code that lies beside that of the others: those of one width read the same packed weights.
-SHARING_ISAS: tuple[Isa, ...] = (
-    AVX512_VBMI,
-    AVX512,
-    replace(AVXVNNI, dot=VNNI256_SHARED),
-    replace(AVX2, dot=MADD_SHARED, pairs=replace(AVX2_PAIRS, dot=MADDUBS_SHARED)),
-)

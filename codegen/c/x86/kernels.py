@@ -19,7 +19,7 @@ from qcomp.codegen.c.x86.elementwise import (
     table_code,
 )
 from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
-from qcomp.codegen.c.x86.isa import ISAS, SHARING_ISAS, Isa
+from qcomp.codegen.c.x86.isa import ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
@@ -310,4 +310,3 @@ _ROWS: tuple[type[X86Kernel], ...] = (
     QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = tuple(row(isa) for isa in ISAS for row in _ROWS)
-SHARING_X86_KERNELS: tuple[Kernel, ...] = tuple(row(isa) for isa in SHARING_ISAS for row in _ROWS)
