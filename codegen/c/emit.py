@@ -117,21 +117,11 @@ def code_files(
     """The files of code: the driver, the header that they share, and the kernels; `elsewhere` has functions that need
     no code of their own."""
     prefix, plan, built = symbols.prefix, lowered.plan, lowered.steps
-    functions = [f for f in lowered.functions if f not in elsewhere]
-    units = _partition(functions)
-    names = {f: f"{prefix}_k{f}" for f in range(len(functions))}
-    places = {f: elsewhere[f] for f in lowered.functions if f in elsewhere}
-    places |= {
-        functions[f]: (f"{prefix}_unit{u}", s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)
-    }
-    own = [f"{prefix}_unit{u}" for u in range(len(units))]
-    tables = own + sorted({table for table, _ in places.values()} - set(own))
-    homes = [(tables.index(table), slot) for table, slot in map(places.__getitem__, lowered.functions)]
-    render = environment(_TEMPLATES)
-    common = {"prefix": prefix, "title": comment(lowered.graph.name), "target": lowered.target.name}
-    files: dict[str, bytes] = {}
-    model = render.get_template("model.c.j2").render(
-        **common,
+    kernels = kernel_files(lowered.functions, symbols, lowered.graph.name, lowered.target.name, elsewhere)
+    model = environment(_TEMPLATES).get_template("model.c.j2").render(
+        prefix=prefix,
+        title=comment(lowered.graph.name),
+        target=lowered.target.name,
         symbols=symbols,
         plan=plan.report(),
         fills=any(step.fills for step in plan.steps),
@@ -140,18 +130,49 @@ def code_files(
         outputs=len(lowered.graph.outputs),
         arena_bytes=plan.arena_bytes,
         metadata_bytes=metadata_bytes,
-        units=tables,
+        units=kernels.units,
         offset_type="uint32_t" if max(plan.arena_bytes, weights_bytes) < 1 << 32 else "uint64_t",
-        steps=[_step_text(i, b, homes[b.function], lowered.target) for i, b in enumerate(built)],
+        steps=[_step_text(i, b, kernels.home[b.function], lowered.target) for i, b in enumerate(built)],
         most_operands=max((len(b.step.inputs) + len(b.step.outputs) + len(b.constants) for b in built), default=0),
     )
-    files[f"{prefix}.c"] = model.encode()
+    places = {lowered.functions[f]: (kernels.units[unit], slot) for f, (unit, slot) in kernels.home.items()}
+    return Code({f"{prefix}.c": model.encode(), **kernels.files}, places)
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """A header and files of kernels; `units` are the names of their tables of functions, after which come those of
+    functions that are elsewhere, and `home` says where each function is: (unit, place in its table)."""
+
+    files: dict[str, bytes]
+    units: tuple[str, ...]
+    home: dict[int, tuple[int, int]]
+
+
+def kernel_files(
+    functions: list[Function],
+    symbols: Symbols,
+    title: str,
+    target: str,
+    elsewhere: Mapping[Function, Place] = MappingProxyType({}),
+) -> KernelFiles:
+    """Files that define the functions but those that are elsewhere; each has a table `PREFIX_unitN` of its kernels."""
+    prefix = symbols.prefix
+    own = [f for f in functions if f not in elsewhere]
+    units = _partition(own)
+    names = {f: f"{prefix}_k{f}" for f in range(len(own))}
+    places = {f: elsewhere[f] for f in functions if f in elsewhere}
+    places |= {own[f]: (f"{prefix}_unit{u}", s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
+    tables = [f"{prefix}_unit{u}" for u in range(len(units))]
+    tables += sorted({elsewhere[f][0] for f in functions if f in elsewhere})
+    render = environment(_TEMPLATES)
+    common = {"prefix": prefix, "title": comment(title), "target": target}
     models = [symbols.model] if symbols.model else []
-    files[f"{prefix}_internal.h"] = internal_header(symbols, tables, models)
+    files = {f"{prefix}_internal.h": internal_header(symbols, tables, models)}
     for index, unit in enumerate(units):
-        text = _unit_text(render, common, index, len(units), unit, functions, names)
-        files[f"{prefix}_kernels{index}.c"] = text
-    return Code(files, places)
+        files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, own, names)
+    home = {f: (tables.index(places[function][0]), places[function][1]) for f, function in enumerate(functions)}
+    return KernelFiles(files, tuple(tables), home)
 
 
 def internal_header(symbols: Symbols, units: Sequence[str], models: Sequence[str]) -> bytes:
