@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from generated_graphs import ALIASES, KINDS, Batch, Seed, same_bits
 from generated_networks import SAMPLES, Networks
 
 import qcomp
+from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.codegen.toolchain import build_library
 from qcomp.ir import run
 from qcomp.runtime.features import cpu_features, machine
-from qcomp.targets import target
+from qcomp.targets import levels, target
 
 NATIVE, VNNI, PORTABLE, SIGNED = "native", "x86_64-avx512vnni", "x86_64", "generic"
 AVX2, AVXVNNI = "x86_64-avx2", "x86_64-avxvnni"
@@ -81,6 +84,21 @@ def test_chains_of_ops(name: str, threads: int, number: int) -> None:
 def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
     require(name)
     check(Batch(alias_plans(number)), name, threads)
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="needs an x86 CPU")
+@pytest.mark.parametrize("plans", [single_plans, chain_plans, alias_plans])
+def test_every_level_of_one_artifact(plans: Callable[[int], list[tuple[Seed, list[str], int]]], tmp_path: Path) -> None:
+    batch = Batch(plans(1000))
+    expected = run(batch.graph, batch.feeds)
+    held = levels(target(PORTABLE))
+    path = build_library(generate_levels(batch.graph, held), tmp_path / "model.so")
+    for level in held:
+        if level.features <= cpu_features():
+            with qcomp.load(path, level=level.name) as model:
+                found = model.run(batch.feeds)
+            wrong = [n for n, array in expected.items() if not same_bits(array, found[n])]
+            assert wrong == [], f"{level.name}: {wrong}; the first of them is an output of\n{batch.text(wrong[0])}"
 
 
 def test_single_ops_reach_every_vector_kernel() -> None:
