@@ -91,7 +91,7 @@ def measure_code(package: SourcePackage) -> Sizes:
         package.write(folder)
         units = [u for u in package.units if u.endswith(".c") and not u.endswith("_weights.c")]
         with ThreadPoolExecutor(_PROCESSES) as executor:
-            objects = executor.map(lambda u: compile_unit(compiler, package.target, folder, u, KERNEL_FLAGS), units)
+            objects = executor.map(lambda u: compile_unit(compiler, package.machine(u), folder, u, KERNEL_FLAGS), units)
             return sum((object_sizes((folder / o).read_bytes()) for o in objects), Sizes(0, 0))
 
 
@@ -104,7 +104,7 @@ def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Pa
     # Files that take longest first.
     jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
     with ThreadPoolExecutor(_PROCESSES) as executor:
-        objects = list(executor.map(lambda job: compile_unit(compiler, package.target, folder, *job), jobs))
+        objects = list(executor.map(lambda job: compile_unit(compiler, package.machine(job[0]), folder, *job), jobs))
     named = dict(zip((job[0] for job in jobs), objects, strict=True))
     # The weights first: what follows them in the read-only data needs no gap.
     weights = package.units[-1]

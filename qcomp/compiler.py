@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcomp.codegen.c.emit import generate
+from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.toolchain import build_library, replace_folder
@@ -47,7 +47,7 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
-from qcomp.targets import Target, native
+from qcomp.targets import Target, levels, native
 from qcomp.targets import target as target_named
 
 if TYPE_CHECKING:
@@ -58,13 +58,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile; the fields are the command line's options."""
+    """How to compile; the fields are the command line's options.
+
+    `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
+    """
 
     method: str = "mse"
     per_tensor: bool = False
     require_int8: bool = False
     check_passes: bool = False
     cc: str | None = None
+    levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
     on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
@@ -73,7 +77,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled model: the integer graph, what runs on what, and the C sources made from it."""
+    """A compiled model: the integer graph, what runs on what, and the C sources made from it.
+
+    `target` is what the artifact needs at least; `package.levels` are the targets that it has code for, if several.
+    """
 
     graph: Graph
     coverage: Coverage
@@ -92,7 +99,7 @@ class Artifact:
     def save_sources(self, folder: str | Path) -> Path:
         """Writes the C source package for people: build file, readme and example included."""
         options = SourceOptions(form="c", islands=_island_rows(self.coverage))
-        package = generate(self.graph, self.target, options)
+        package = generate_levels(self.graph, levels(self.target, self.options.levels), options)
         return replace_folder(Path(folder), package.files)
 
 
@@ -112,12 +119,13 @@ def compile(
     """
     machine = native() if target == "native" else target_named(target)
     _report(options, "import", 0, 1)
+    held = levels(machine, options.levels)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
     _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
     _report(options, "generate", 0, 1)
-    package = generate(graph, machine, SourceOptions(islands=_island_rows(found)))
+    package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)))
     return Artifact(graph, found, machine, package, options)
 
 

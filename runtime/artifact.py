@@ -18,7 +18,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +27,7 @@ from qcomp.errors import QcompError
 from qcomp.runtime.checksum import Checksum
 from qcomp.runtime.metadata import metadata_text, parse_metadata
 
-FORMAT = 1
+FORMAT = 2  # 1: one level
 MAGIC = b"QCOMPART"
 FOOTER_BYTES = 64
 
@@ -73,8 +73,24 @@ class StepInfo:
 
 
 @dataclass(frozen=True)
+class LevelInfo:
+    """The code for one target in an artifact that has several: which features it needs, its steps and its arena."""
+
+    name: str
+    isa: tuple[str, ...]
+    steps: tuple[StepInfo, ...]
+    arena_bytes: int
+    metadata: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ArtifactInfo:
-    """What an artifact says about itself. `metadata` is the whole JSON object that the other fields come from."""
+    """What an artifact says about itself. `metadata` is the whole JSON object that the other fields come from.
+
+    Where it has code for several targets, `levels` lists them, the best first; `target`, `isa`, `steps` and
+    `arena_bytes` are those of the last one, which every machine that can load the file can run, or of the one that `at`
+    was asked for.
+    """
 
     path: str
     format: int
@@ -90,6 +106,20 @@ class ArtifactInfo:
     arena_bytes: int
     weights_bytes: int
     metadata: Mapping[str, Any] = field(repr=False)
+    levels: tuple[LevelInfo, ...] = field(default=(), repr=False)
+
+    def at(self, name: str) -> ArtifactInfo:
+        """What holds for one level; an artifact of one target has that alone. QcompError for any other name."""
+        if not self.levels and name == self.target:
+            return self
+        for level in self.levels:
+            if level.name == name:
+                return replace(
+                    self, target=name, isa=level.isa, steps=level.steps, arena_bytes=level.arena_bytes,
+                    metadata={**self.metadata, **level.metadata},
+                )  # fmt: skip
+        there = ", ".join(level.name for level in self.levels) or self.target
+        raise QcompError(f"it has no level {name!r}", where=self.path, fix=f"use {there}, or name none")
 
 
 def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, Any]) -> bytes:
@@ -108,12 +138,13 @@ def write_trailer(elf: bytes | str | os.PathLike[str], metadata: Mapping[str, An
     found = code.find(text)
     place = found if 0 < found < 1 << 32 else 0
     appended = b"" if place else text
-    head = struct.pack("<8sIIQQ", MAGIC, FORMAT, place, len(code), len(text))
+    version = FORMAT if metadata.get("levels") else 1
+    head = struct.pack("<8sIIQQ", MAGIC, version, place, len(code), len(text))
     state = Checksum()
     for piece in (code, appended, head):
         state.update(piece)
     digest = state.digest()
-    _describe(where, FORMAT, _elf_machine(where, code[:20]), len(code), digest, parse_metadata(text))
+    _describe(where, version, _elf_machine(where, code[:20]), len(code), digest, parse_metadata(text))
     return b"".join((code, appended, head, digest, bytes(FOOTER_BYTES - _ZEROS_AT)))
 
 
@@ -149,7 +180,7 @@ def read_open_file(file: io.FileIO, where: str) -> ArtifactInfo:
         )  # fmt: skip
     checked = size - FOOTER_BYTES
     lengths = elf_bytes == checked and place + text_bytes <= checked if place else elf_bytes + text_bytes == checked
-    if version != FORMAT or not lengths or any(footer[_ZEROS_AT:]):
+    if version < 1 or not lengths or any(footer[_ZEROS_AT:]):
         raise _damaged(where)
 
     state = Checksum()
@@ -214,6 +245,7 @@ def _describe(
             arena_bytes=int(whole["arena_bytes"]),
             weights_bytes=int(whole.get("weights_bytes", 0)),
             metadata=whole,
+            levels=_levels(whole),
         )
     except KeyError as error:
         raise QcompError(f"metadata lacks {error}", where=where, fix="compile the model again") from error
@@ -231,6 +263,26 @@ def _each(whole: dict[str, Any], key: str, parse: Callable[[Any], T]) -> tuple[T
     if not isinstance(whole[key], list | tuple):
         raise TypeError(f"{key} is not a list")
     return tuple(parse(item) for item in whole[key])
+
+
+def _levels(whole: dict[str, Any]) -> tuple[LevelInfo, ...]:
+    levels = _each(whole, "levels", _level) if "levels" in whole else ()
+    if len({level.name for level in levels}) != len(levels):
+        raise ValueError("two levels have one name")
+    if levels and levels[-1].name != whole.get("target"):
+        raise ValueError("the last level is not the artifact's target")
+    return levels
+
+
+def _level(value: object) -> LevelInfo:
+    item = _object(value)
+    return LevelInfo(
+        name=str(item["target"]),
+        isa=_each(item, "isa", str),
+        steps=_each(item, "steps", _step),
+        arena_bytes=int(item["arena_bytes"]),
+        metadata=item,
+    )
 
 
 def _tensor(value: object) -> TensorInfo:

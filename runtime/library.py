@@ -45,7 +45,8 @@ class ModelStruct(ctypes.Structure):
 
 
 class Library:
-    """An artifact's code in this process; its attributes are the C functions and the model's description.
+    """An artifact's code in this process; its attributes are the C functions and the model's description. `levels` has
+    the descriptions of all levels, where there are several, and `level` is the name of the one that is the model.
 
     It is unloaded when the last reference to it goes, so what points into it must hold one. `where` is the path,
     which also names the file in errors. Raises QcompError if the system refuses it or it is no qcomp library.
@@ -61,7 +62,9 @@ class Library:
             ) from error
         self._handle = library._handle
         try:
-            self.model = _describe(library)
+            self.model: ModelStruct = _function(library.qcomp_describe, ctypes.POINTER(ModelStruct))().contents
+            self.levels = _levels(library)
+            self.level = next((name for name, model in self.levels.items() if _same(model, self.model)), "")
             if self.model.abi != ABI:
                 raise QcompError(
                     f"C interface {self.model.abi}, this qcomp speaks {ABI}",
@@ -73,10 +76,15 @@ class Library:
             self.pool_create = _function(library.qcomp_pool_create, ctypes.c_void_p, ctypes.c_int32)
             self.pool_destroy = _function(library.qcomp_pool_destroy, None, ctypes.c_void_p)
             self.enable_amx = _function(library.qcomp_enable_amx, ctypes.c_int32)
-        except AttributeError as error:
+        except (AttributeError, ValueError) as error:
             raise QcompError(
                 f"not a complete qcomp library: {error}", where=where, fix="compile the model again"
             ) from error
+
+    def take(self, level: str) -> None:
+        """Makes a level the model; at first it is the best one that the machine can run."""
+        self.level, self.model = level, self.levels[level]
+        self.run = self.model.run
 
     def __del__(self) -> None:
         if self._handle:
@@ -97,12 +105,20 @@ def _unique_path(where: str) -> str:
     return folder + "".join("/./" if bit == "1" else "//" for bit in f"{next(_openings):b}") + name
 
 
-def _describe(library: ctypes.CDLL) -> ModelStruct:
-    describe = library.qcomp_describe
-    describe.argtypes = []
-    describe.restype = ctypes.POINTER(ModelStruct)
-    model: ModelStruct = describe().contents
-    return model
+def _levels(library: ctypes.CDLL) -> dict[str, ModelStruct]:
+    """The models of an artifact that has several, by name, the best first."""
+    if not hasattr(library, "qcomp_level"):
+        return {}
+    name_of = _function(library.qcomp_level_name, ctypes.c_char_p, ctypes.c_int32)
+    model_of = _function(library.qcomp_level, ctypes.POINTER(ModelStruct), ctypes.c_int32)
+    levels: dict[str, ModelStruct] = {}
+    while (name := name_of(len(levels))) is not None and name.decode("ascii", "replace") not in levels:
+        levels[name.decode("ascii", "replace")] = model_of(len(levels)).contents
+    return levels
+
+
+def _same(a: ModelStruct, b: ModelStruct) -> bool:
+    return ctypes.addressof(a) == ctypes.addressof(b)
 
 
 def _function(function: Any, result: Any, *arguments: Any) -> Any:

@@ -37,17 +37,24 @@ class StepTime:
     share: float
 
 
-def load(path: str | os.PathLike[str], threads: int = 1) -> Model:
+def load(path: str | os.PathLike[str], threads: int = 1, level: str | None = None) -> Model:
     """Opens the artifact at `path` to run on `threads` threads; 0 means one for each CPU this process may use.
 
+    An artifact for several targets runs the code of the best one for this machine, or that of the one called `level`.
     Before a line of its code runs, every byte of the file is checked against its checksum, and the machine against
     what the code needs. Raises QcompError, one line, where either fails.
     """
-    return Model(path, threads)
+    return Model(path, threads, level)
+
+
+def best_level(info: ArtifactInfo) -> str:
+    """The level that the features of this machine's CPU allow: what `load` takes, unless the system refuses it."""
+    fitting = [level.name for level in info.levels if cpu_features().issuperset(level.isa)]
+    return fitting[0] if fitting and info.machine == machine() else info.target
 
 
 def check_machine(info: ArtifactInfo) -> None:
-    """Raises QcompError if this machine cannot run the artifact, naming what it lacks."""
+    """Raises QcompError if this machine cannot run the artifact, or the level of it, naming what it lacks."""
     if sys.platform != "linux":
         raise QcompError("built for Linux, this is another system", where=info.path, fix="use `--emit c` here")
     here = machine()
@@ -56,6 +63,11 @@ def check_machine(info: ArtifactInfo) -> None:
             f"built for {info.machine}, this machine is {here}", where=info.path, fix="compile with another --target"
         )
     missing = [name for name in info.isa if name not in cpu_features()]
+    if missing and info.levels:
+        raise QcompError(
+            f"level {info.target} needs CPU features that this machine lacks: {', '.join(missing)}",
+            where=info.path, fix=f"name none, or {best_level(info)}",
+        )  # fmt: skip
     if missing:
         raise QcompError(
             f"needs CPU features that this machine lacks: {', '.join(missing)}",
@@ -89,7 +101,7 @@ class Model:
 
     The arena is allocated here, once; calls that overlap in time get further ones, which are kept. The thread pool
     serves one call at a time: one that finds it taken runs in its own thread. After a fork the child makes itself a
-    new pool on its first run.
+    new pool on its first run. `info` is what holds for the level that runs, where the artifact has several.
     """
 
     info: ArtifactInfo
@@ -102,7 +114,7 @@ class Model:
     _pid: int  # the process that the pool belongs to
     _starting: threading.Lock
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int = 1, level: str | None = None) -> None:
         self._closed = True
         where = os.fspath(path)
         if not isinstance(threads, int) or threads < 0:
@@ -110,7 +122,7 @@ class Model:
         try:
             with open(where, "rb", buffering=0) as file:
                 self.info = read_open_file(file, where)
-                check_machine(self.info)
+                check_machine(self.info if level is None else self.info.at(level))
                 self._library = Library(where)
                 if _identity(os.stat(where)) != _identity(os.fstat(file.fileno())):
                     raise QcompError("replaced while it was being loaded", where=where, fix="load it again")
@@ -119,6 +131,7 @@ class Model:
         self.inputs, self.outputs = self.info.inputs, self.info.outputs
         self.threads = threads or len(os.sched_getaffinity(0))
         self._binding = Binding(self.info.model or where, self.inputs, self.outputs)
+        self._choose(level)
         self._check_library()
         self._starting = threading.Lock()
         self._bound: weakref.WeakSet[Bound] = weakref.WeakSet()
@@ -231,12 +244,24 @@ class Model:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"<Model {self.name} ({inputs}) -> ({outputs}), {threads}>"
 
+    def _choose(self, level: str | None) -> None:
+        """The level that was asked for, or the one that the library's own look at the CPU has chosen."""
+        if [told.name for told in self.info.levels] != list(self._library.levels):
+            raise self._disagree()
+        if not self.info.levels:
+            return
+        if level is not None:
+            self._library.take(level)
+        if not self._library.level:
+            raise self._disagree()
+        self.info = self.info.at(self._library.level)
+
     def _check_library(self) -> None:
         """The library and its metadata must tell the same story, or pointers would go astray."""
         told = (len(self.inputs), len(self.outputs), len(self.info.steps), self.info.arena_bytes)
         model = self._library.model
         if told != (model.inputs, model.outputs, model.steps, model.arena_bytes):
-            raise QcompError("its code and its metadata disagree", where=self.info.path, fix="compile the model again")
+            raise self._disagree()
         if any(name.startswith("amx") for name in self.info.isa) and self._library.enable_amx() != 0:
             raise QcompError(
                 "the system refuses the AMX registers", where=self.info.path, fix="compile for a target without AMX"
@@ -290,6 +315,9 @@ class Model:
                 raise self._is_running()
         for bound in held:
             bound.release()
+
+    def _disagree(self) -> QcompError:
+        return QcompError("its code and its metadata disagree", where=self.info.path, fix="compile the model again")
 
     def _is_running(self) -> QcompError:
         return QcompError("closed while it is running", where=self.info.path, fix="wait for the other threads")

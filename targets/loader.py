@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Target:
     `vector_bytes` is the width of a vector register, 0 without one.  `dot_product` names the operand signs of a
     4-way int8 dot product instruction.  `flags` maps a compiler kind (zig, gcc, clang) to its flags.  `caches` maps
     "l1", "l2", "l3" to bytes.  `preference` orders targets for `native()`: the highest that the CPU allows wins.
+    `carries` names targets whose code goes into the same artifact: the richest that the CPU allows runs.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Target:
     memories: tuple[Memory, ...] = ()
     emulator: tuple[str, ...] = ()
     preference: int = 0
+    carries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         def reject(what: str) -> QcompError:
@@ -121,7 +123,8 @@ def parse_target(text: str, source: str) -> Target:
         fields["flags"] = {k: tuple(v) for k, v in sorted(table.get("flags", {}).items())}
         fields["caches"] = {k: int(v) for k, v in sorted(table.get("caches", {}).items())}
         fields["memories"] = tuple(Memory(**m) for m in table.get("memories", ()))
-        fields["emulator"] = tuple(table.get("emulator", ()))
+        for key in ("emulator", "carries"):
+            fields[key] = tuple(table.get(key, ()))
         return Target(**fields)
     except (TypeError, ValueError, AttributeError) as error:
         raise QcompError(f"malformed value: {error}", where=source) from None
@@ -132,15 +135,58 @@ def target(name: str) -> Target:
     """The target of that name ("native" asks the CPU); QcompError with close names when there is none."""
     if name == "native":
         return native()
-    path = _FOLDER / f"{name}.toml"
     if name not in target_names():
         near = difflib.get_close_matches(name, (*target_names(), "native"), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(target_names())}"
         raise QcompError(f"no target is called {name!r}", fix=hint)
-    found = parse_target(path.read_text(encoding="utf-8"), f"targets/{path.name}")
-    if found.name != name:
-        raise QcompError(f"the file describes target {found.name!r}", where=f"targets/{path.name}")
+    found = _read(name)
+    check_carried(found, {carried: _read(carried) for carried in found.carries if carried in target_names()})
     return found
+
+
+@cache
+def _read(name: str) -> Target:
+    found = parse_target((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"targets/{name}.toml")
+    if found.name != name:
+        raise QcompError(f"the file describes target {found.name!r}", where=f"targets/{name}.toml")
+    return found
+
+
+def check_carried(base: Target, known: Mapping[str, Target]) -> None:
+    """Raises QcompError unless `base` can carry all targets it names; `known` are those of them that exist."""
+    if len(set(base.carries)) != len(base.carries):
+        raise QcompError("a carried target is named twice", where=f"target {base.name!r}", fix="name each once")
+    for name in base.carries:
+        carried = known.get(name)
+        if carried is None:
+            wrong = "there is no such target"
+        elif carried.carries or name == base.name:
+            wrong = "it carries targets itself"
+        elif (carried.arch, carried.triple) != (base.arch, base.triple):
+            wrong = f"it is for {carried.arch} {carried.triple}, not {base.arch} {base.triple}"
+        elif not carried.features > base.features:
+            wrong = f"its features are no more than those of {base.name}"
+        elif set(carried.flags) != set(base.flags):
+            wrong = f"its flags are not for the compilers of {base.name}"
+        else:
+            continue
+        raise QcompError(f"cannot carry {name!r}: {wrong}", where=f"target {base.name!r}")
+
+
+def levels(base: Target, names: Sequence[str] = ()) -> tuple[Target, ...]:
+    """What an artifact for `base` holds code for: what it carries, the most preferred first, and `base` last.
+
+    `names` keeps only these of the carried targets (`base` itself may be among the names).  Raises QcompError for
+    one that `base` does not carry.
+    """
+    for name in names:
+        if name not in (base.name, *base.carries):
+            raise QcompError(
+                f"target {base.name} carries no level {name!r}",
+                fix=f"name some of {', '.join(base.carries)}" if base.carries else "leave the levels out (--levels)",
+            )
+    carried = [target(name) for name in base.carries if not names or name in names]
+    return (*sorted(carried, key=lambda t: (-t.preference, t.name)), base)
 
 
 @cache
@@ -150,8 +196,9 @@ def target_names() -> tuple[str, ...]:
 
 
 def native() -> Target:
-    """The richest target that this machine's CPU can run."""
-    return richest(machine(), cpu_features())
+    """The richest target that this machine's CPU can run, alone: nothing is carried for other machines."""
+    found = richest(machine(), cpu_features())
+    return replace(found, carries=()) if found.carries else found
 
 
 def richest(arch: str, features: frozenset[str]) -> Target:

@@ -14,44 +14,45 @@ from generated_networks import Networks
 
 import qcomp.zoo
 
-# Compiles MODEL with DATA (- for none) into OUT.so and the source package OUT/; all three are arguments.
+# Compiles MODEL with DATA (- for none) for TARGET into OUT.so and the source package OUT/; all four are arguments.
 SCRIPT = """
 import sys
 import numpy as np
 import qcomp
-model, data, out = sys.argv[1:]
+model, data, out, target = sys.argv[1:]
 samples = None if data == "-" else dict(np.load(data))
-artifact = qcomp.compile(model, target="x86_64-avx512vbmi", calibration=samples)
+artifact = qcomp.compile(model, target=target, calibration=samples)
 artifact.save(out + ".so")
 artifact.save_sources(out)
 """
 
 
-def compiled(model: Path, data: Path | None, folder: Path, hash_seed: str) -> dict[str, bytes]:
+def compiled(model: Path, data: Path | None, folder: Path, hash_seed: str, target: str) -> dict[str, bytes]:
     """Every file that one process makes in `folder`, by name."""
     folder.mkdir()
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    arguments = [str(model), "-" if data is None else str(data), str(folder / "model")]
+    arguments = [str(model), "-" if data is None else str(data), str(folder / "model"), target]
     subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, env=environment, cwd=folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def check(model: Path, data: Path | None, tmp_path: Path) -> None:
+def check(model: Path, data: Path | None, tmp_path: Path, target: str = "x86_64-avx512vbmi") -> None:
     (tmp_path / "deeper").mkdir()
-    first = compiled(model, data, tmp_path / "one", "1")
-    second = compiled(model, data, tmp_path / "deeper" / "another folder", "4242")
+    first = compiled(model, data, tmp_path / "one", "1", target)
+    second = compiled(model, data, tmp_path / "deeper" / "another folder", "4242", target)
     assert list(first) == list(second)
     assert [name for name, content in first.items() if content != second[name]] == []
     assert "model.so" in first and sum(name.endswith(".c") for name in first) >= 3
     assert not any(str(tmp_path).encode() in content for content in first.values())
 
 
-def test_generated_networks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["x86_64-avx512vbmi", "x86_64"])
+def test_generated_networks(target: str, tmp_path: Path) -> None:
     networks = Networks(77, 6)
     onnx.save(networks.model(), tmp_path / "networks.onnx")
     np.savez(tmp_path / "data.npz", **networks.samples)
-    check(tmp_path / "networks.onnx", tmp_path / "data.npz", tmp_path)
+    check(tmp_path / "networks.onnx", tmp_path / "data.npz", tmp_path, target)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ from generated_graphs import ALIASES, KINDS, Batch, Seed, same_bits
 from generated_networks import SAMPLES, Networks
 
 import qcomp
+from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.codegen.toolchain import build_library
 from qcomp.ir import run
 from qcomp.runtime.features import cpu_features, machine
-from qcomp.targets import target
+from qcomp.targets import levels, target
 
 NATIVE, VNNI, PORTABLE, SIGNED = "native", "x86_64-avx512vnni", "x86_64", "generic"
 AVX2, AVXVNNI = "x86_64-avx2", "x86_64-avxvnni"
@@ -82,6 +86,21 @@ def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
     check(Batch(alias_plans(number)), name, threads)
 
 
+@pytest.mark.skipif(machine() != "x86_64", reason="needs an x86 CPU")
+@pytest.mark.parametrize("plans", [single_plans, chain_plans, alias_plans])
+def test_every_level_of_one_artifact(plans: Callable[[int], list[tuple[Seed, list[str], int]]], tmp_path: Path) -> None:
+    batch = Batch(plans(1000))
+    expected = run(batch.graph, batch.feeds)
+    held = levels(target(PORTABLE))
+    path = build_library(generate_levels(batch.graph, held), tmp_path / "model.so")
+    for level in held:
+        if level.features <= cpu_features():
+            with qcomp.load(path, level=level.name) as model:
+                found = model.run(batch.feeds)
+            wrong = [n for n, array in expected.items() if not same_bits(array, found[n])]
+            assert wrong == [], f"{level.name}: {wrong}; the first of them is an output of\n{batch.text(wrong[0])}"
+
+
 def test_single_ops_reach_every_vector_kernel() -> None:
     machines = [target(name) for name in ("x86_64-amx", "x86_64-avx512vbmi", AVX2, AVXVNNI)]
     graphs = [Batch(single_plans(number)).graph for name, _, number in batches(SINGLE) if name == NATIVE]
@@ -109,11 +128,16 @@ def test_float_networks_through_the_whole_compiler(name: str, threads: int, numb
     artifact = qcomp.compile(proto, target=name, calibration=networks.samples)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     reals, results = [], []
-    with qcomp.load(artifact.save(tmp_path / "networks.so"), threads=threads) as model:
+    path = artifact.save(tmp_path / "networks.so")
+    held = [level.name for level in artifact.package.levels if level.features <= cpu_features()]
+    with qcomp.load(path, threads=threads) as model, ExitStack() as stack:
+        forced = [stack.enter_context(qcomp.load(path, threads, level=level)) for level in held]
+        assert [level.info.target for level in forced] == held and model.info.target == [*held, artifact.target.name][0]
         for sample in range(SAMPLES):
             feeds = {n: data[sample : sample + 1] for n, data in networks.samples.items()}
             expected, found = run(artifact.graph, feeds), model.run(feeds)
-            assert [n for n, array in expected.items() if not same_bits(array, found[n])] == []
+            for outputs in (found, *(level.run(feeds) for level in forced)):
+                assert [n for n, array in expected.items() if not same_bits(array, outputs[n])] == []
             reals.append(dict(zip(networks.outputs, session.run(networks.outputs, feeds), strict=True)))
             results.append(found)
     errors = {n: relative_error([r[n] for r in reals], [r[n] for r in results]) for n in networks.outputs}

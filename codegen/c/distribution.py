@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qcomp.codegen.c.cpuid import permissions
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.c.render import CTYPES, comment, environment
 from qcomp.codegen.toolchain import NUMERIC_FLAGS, measure_code
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, Value
 from qcomp.runtime.sources import AMX, POOL, PROFILE
+from qcomp.targets import Target
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _CMAKE_IDS = {"gcc": "GNU", "clang": "Clang"}
@@ -51,8 +53,9 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "description": target.description,
         "inputs": [_tensor(v) for v in graph.inputs],
         "outputs": [_tensor(v) for v in graph.outputs],
-        "arena_bytes": package.plan.arena_bytes,
+        "arena_bytes": package.arena_bytes,
         "lower_bound": package.plan.lower_bound,
+        "levels": [_level(package, level) for level in package.levels],
         "weights_bytes": package.metadata["weights_bytes"],
         "code_rom": None if sizes is None else sizes.rom,
         "code_ram": None if sizes is None else sizes.ram,
@@ -61,6 +64,7 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "assembler": any(unit.endswith(".S") for unit in package.units),
         "amx": amx,
         "numeric": NUMERIC_FLAGS,
+        "asks_system": any(permissions(level.features) for level in package.levels),
         "machine": [(_CMAKE_IDS[k], f) for k, f in target.flags.items() if k in _CMAKE_IDS and f],
     }
     written = {
@@ -72,5 +76,17 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
     files = dict(package.files)
     for name, template in written.items():
         files[name] = render.get_template(template).render(**values).encode()
-    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE, *[AMX] * amx)}
+    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE, *[AMX] * bool(amx or values["asks_system"]))}
     return replace(package, files=files)
+
+
+def _level(package: SourcePackage, level: Target) -> dict[str, Any]:
+    """A level, its units if they have flags of their own, and those flags by CMake's name of the compiler."""
+    (row,) = (row for row in package.metadata["levels"] if row["target"] == level.name)
+    return {
+        "name": level.name,
+        "description": level.description,
+        "arena_bytes": row["arena_bytes"],
+        "units": [unit for unit in package.units if package.machines.get(unit) is level],
+        "flags": [(_CMAKE_IDS[k], f) for k, f in level.flags.items() if k in _CMAKE_IDS and f],
+    }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qcomp.codegen.c.constants import Blob
@@ -31,11 +32,26 @@ _ARENA_ALIGN = 64
 
 @dataclass(frozen=True)
 class Symbols:
-    """What the files of a package are called, and where they find what packages of one artifact share."""
+    """What the files of a package are called, and where they find what packages of one artifact share.
+
+    `model`, if any, is a name for the description: another file decides when it is the one to be told."""
 
     prefix: str
     weights: str
     metadata: str
+    model: str = ""
+
+
+#: Where a step's function is: a table of functions, and its place there.
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Files of code, and where each step's function is; some of them perhaps in files of another target."""
+
+    files: dict[str, bytes]
+    places: dict[Function, Place]
 
 
 def generate(
@@ -54,7 +70,7 @@ def generate(
     prefix = options.prefix
     text = metadata_text(metadata)
     symbols = Symbols(prefix, f"{prefix}_weights", f"{prefix}_metadata")
-    files = code_files(lowered, symbols, len(content), len(text))
+    files = code_files(lowered, symbols, len(content), len(text)).files
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
@@ -76,7 +92,7 @@ def _partition(functions: list[Function]) -> list[_Unit]:
     """Step functions and linkable helpers, each in one of a few files of similar size that compile in parallel."""
     sizes: dict[int | str, int] = {i: len(text) for i, (text, _) in enumerate(functions)}
     sizes |= {h.name: len(h.text) for _, helpers in functions for h in helpers if h.signature}
-    count = max(1, min(_MOST_UNITS, math.ceil(sum(sizes.values()) / _UNIT_CHARACTERS), len(sizes)))
+    count = min(_MOST_UNITS, math.ceil(sum(sizes.values()) / _UNIT_CHARACTERS), len(sizes))
     loads = [0] * count
     members: list[list[int | str]] = [[] for _ in range(count)]
     for item in sorted(sizes, key=lambda i: (-sizes[i], str(i))):
@@ -91,17 +107,21 @@ def _partition(functions: list[Function]) -> list[_Unit]:
     ]
 
 
-def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_bytes: int) -> dict[str, bytes]:
-    """The files of code: the driver, the header that they share, and the kernels."""
+def code_files(
+    lowered: Lowered,
+    symbols: Symbols,
+    weights_bytes: int,
+    metadata_bytes: int,
+    elsewhere: Mapping[Function, Place] = MappingProxyType({}),
+) -> Code:
+    """The files of code: the driver, the header that they share, and the kernels; `elsewhere` has functions that need
+    no code of their own."""
     prefix, plan, built = symbols.prefix, lowered.plan, lowered.steps
-    units = _partition(lowered.functions)
-    names = {f: f"{prefix}_k{f}" for f in range(len(lowered.functions))}
-    home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
-    render = environment(_TEMPLATES)
-    common = {"prefix": prefix, "title": comment(lowered.graph.name), "target": lowered.target.name}
-    files: dict[str, bytes] = {}
-    model = render.get_template("model.c.j2").render(
-        **common,
+    kernels = kernel_files(lowered.functions, symbols, lowered.graph.name, lowered.target.name, elsewhere)
+    model = environment(_TEMPLATES).get_template("model.c.j2").render(
+        prefix=prefix,
+        title=comment(lowered.graph.name),
+        target=lowered.target.name,
         symbols=symbols,
         plan=plan.report(),
         fills=any(step.fills for step in plan.steps),
@@ -110,18 +130,55 @@ def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_
         outputs=len(lowered.graph.outputs),
         arena_bytes=plan.arena_bytes,
         metadata_bytes=metadata_bytes,
-        units=len(units),
+        units=kernels.units,
         offset_type="uint32_t" if max(plan.arena_bytes, weights_bytes) < 1 << 32 else "uint64_t",
-        steps=[_step_text(i, b, home[b.function], lowered.target) for i, b in enumerate(built)],
+        steps=[_step_text(i, b, kernels.home[b.function], lowered.target) for i, b in enumerate(built)],
         most_operands=max((len(b.step.inputs) + len(b.step.outputs) + len(b.constants) for b in built), default=0),
     )
-    files[f"{prefix}.c"] = model.encode()
-    header = render.get_template("internal.h.j2").render(prefix=prefix, symbols=symbols, units=len(units))
-    files[f"{prefix}_internal.h"] = header.encode()
+    places = {lowered.functions[f]: (kernels.units[unit], slot) for f, (unit, slot) in kernels.home.items()}
+    return Code({f"{prefix}.c": model.encode(), **kernels.files}, places)
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """A header and files of kernels; `units` are the names of their tables of functions, after which come those of
+    functions that are elsewhere, and `home` says where each function is: (unit, place in its table)."""
+
+    files: dict[str, bytes]
+    units: tuple[str, ...]
+    home: dict[int, tuple[int, int]]
+
+
+def kernel_files(
+    functions: list[Function],
+    symbols: Symbols,
+    title: str,
+    target: str,
+    elsewhere: Mapping[Function, Place] = MappingProxyType({}),
+) -> KernelFiles:
+    """Files that define the functions but those that are elsewhere; each has a table `PREFIX_unitN` of its kernels."""
+    prefix = symbols.prefix
+    own = [f for f in functions if f not in elsewhere]
+    units = _partition(own)
+    names = {f: f"{prefix}_k{f}" for f in range(len(own))}
+    places = {f: elsewhere[f] for f in functions if f in elsewhere}
+    places |= {own[f]: (f"{prefix}_unit{u}", s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
+    tables = [f"{prefix}_unit{u}" for u in range(len(units))]
+    tables += sorted({elsewhere[f][0] for f in functions if f in elsewhere})
+    render = environment(_TEMPLATES)
+    common = {"prefix": prefix, "title": comment(title), "target": target}
+    models = [symbols.model] if symbols.model else []
+    files = {f"{prefix}_internal.h": internal_header(symbols, tables, models)}
     for index, unit in enumerate(units):
-        text = _unit_text(render, common, index, len(units), unit, lowered.functions, names)
-        files[f"{prefix}_kernels{index}.c"] = text
-    return files
+        files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, own, names)
+    home = {f: (tables.index(places[function][0]), places[function][1]) for f, function in enumerate(functions)}
+    return KernelFiles(files, tuple(tables), home)
+
+
+def internal_header(symbols: Symbols, units: Sequence[str], models: Sequence[str]) -> bytes:
+    """What the generated files tell each other: tables of functions, descriptions, weights and metadata."""
+    template = environment(_TEMPLATES).get_template("internal.h.j2")
+    return template.render(prefix=symbols.prefix, symbols=symbols, units=units, models=models).encode()
 
 
 def _unit_text(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from qcomp import __version__
-from qcomp.codegen.c.lower import Lowered
+from qcomp.codegen.c.lower import Built, Lowered
 from qcomp.codegen.c.package import Options
 from qcomp.codegen.plan import Step
 from qcomp.codegen.plan.moves import inner_moves
@@ -18,39 +19,56 @@ from qcomp.ir import Node, Value
 
 def describe(lowered: Lowered, options: Options, content: bytes) -> dict[str, Any]:
     """The metadata of an artifact whose constants are `content`."""
-    graph, target, plan = lowered.graph, lowered.target, lowered.plan
+    graph = lowered.graph
     digest = hashlib.sha256(content)
-    steps = []
     for entry in lowered.steps:
-        node = entry.step.node
         digest.update(entry.code.text.encode())
-        moved = _operand_bytes(entry.step)
-        steps.append(
-            {
-                "name": node.name,
-                "op": node.op.name,
-                "kernel": entry.code.kernel,
-                "macs": int(node.op.macs(node.call)),
-                "shape": list(entry.step.outputs[0].buffer.shape),
-                "bytes_moved": moved + sum(int(np.asarray(c).nbytes) for c in entry.code.constants),
-                "precision": _precision(node),
-            }
-        )
     return {
         "format": 1,
         "qcomp": __version__,
         "model": graph.name,
-        "target": target.name,
-        "isa": sorted(target.features),
         "inputs": [_tensor(v) for v in graph.inputs],
         "outputs": [_tensor(v) for v in graph.outputs],
-        "arena_bytes": plan.arena_bytes,
-        "arena_lower_bound": plan.lower_bound,
         "weights_bytes": len(content),
-        "steps": steps,
-        "copied_bytes": sum(_operand_bytes(step) for step in inner_moves(plan)),
         "islands": [dict(island) for island in options.islands],
         "hash": digest.hexdigest(),
+        **_of_target(lowered),
+    }
+
+
+def describe_levels(levels: Sequence[Lowered], options: Options, content: bytes) -> dict[str, Any]:
+    """The metadata of an artifact of several levels, the best first: that of the last one, and "levels", a row each."""
+    whole = describe(levels[-1], options, content)
+    digest = hashlib.sha256(whole["hash"].encode())
+    for lowered in levels[:-1]:
+        digest.update(lowered.target.name.encode())
+        for entry in lowered.steps:
+            digest.update(entry.code.text.encode())
+    return {**whole, "hash": digest.hexdigest(), "levels": [_of_target(lowered) for lowered in levels]}
+
+
+def _of_target(lowered: Lowered) -> dict[str, Any]:
+    """What depends on the target."""
+    return {
+        "target": lowered.target.name,
+        "isa": sorted(lowered.target.features),
+        "arena_bytes": lowered.plan.arena_bytes,
+        "arena_lower_bound": lowered.plan.lower_bound,
+        "steps": [_step(entry) for entry in lowered.steps],
+        "copied_bytes": sum(_operand_bytes(step) for step in inner_moves(lowered.plan)),
+    }
+
+
+def _step(built: Built) -> dict[str, Any]:
+    node = built.step.node
+    return {
+        "name": node.name,
+        "op": node.op.name,
+        "kernel": built.code.kernel,
+        "macs": int(node.op.macs(node.call)),
+        "shape": list(built.step.outputs[0].buffer.shape),
+        "bytes_moved": _operand_bytes(built.step) + sum(int(np.asarray(c).nbytes) for c in built.code.constants),
+        "precision": _precision(node),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ class SourcePackage:
     """Generated sources.
 
     `files` maps relative paths to contents, in a fixed order; `units` lists those to compile, the weights last;
-    `metadata` is the JSON object that is embedded.
+    `metadata` is the JSON object that is embedded.  `levels` are the targets that it holds code for, the best first
+    and `target` last, where there are several: `machines` has the units that are not compiled for `target`, and
+    `plan` is that of `target`.
     """
 
     name: str
@@ -67,6 +69,17 @@ class SourcePackage:
     units: tuple[str, ...]
     metadata: Mapping[str, Any]
     plan: MemoryPlan
+    levels: tuple[Target, ...] = ()
+    machines: Mapping[str, Target] = field(default_factory=dict)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of an arena that every level can work in."""
+        return max((level["arena_bytes"] for level in self.metadata.get("levels", ())), default=self.plan.arena_bytes)
+
+    def machine(self, unit: str) -> Target:
+        """What a unit is compiled for."""
+        return self.machines.get(unit, self.target)
 
     def write(self, folder: Path) -> None:
         """Writes all files below an existing folder."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 
-from qcomp.codegen.c.kernel import Kernel, KernelTable
+from qcomp.codegen.c.kernel import KernelTable
 from qcomp.codegen.c.portable import PORTABLE
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.codegen.c.x86.sharing import SHARING_X86_KERNELS
 
 
 @cache
-def kernel_table(*, portable_only: bool = False) -> KernelTable:
-    """All kernels in order of preference; the first that fits a node and target is taken."""
-    return KernelTable(PORTABLE if portable_only else (*_specialised(), *PORTABLE))
+def kernel_table(*, portable_only: bool = False, sharing: bool = False) -> KernelTable:
+    """All kernels in order of preference; the first that fits a node and target is taken.
 
-
-def _specialised() -> tuple[Kernel, ...]:
-    return X86_KERNELS
+    sharing: in the forms that have most constants in common with those of other targets."""
+    if portable_only:
+        return KernelTable(PORTABLE)
+    return KernelTable((*(SHARING_X86_KERNELS if sharing else X86_KERNELS), *PORTABLE))

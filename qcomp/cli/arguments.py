@@ -25,6 +25,11 @@ Shapes = Annotated[
                  show_default=False),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Level = Annotated[
+    str | None,
+    typer.Option("--level", metavar="NAME", show_default=False,
+                 help="Which code of an artifact for several targets; without it, the best for this CPU."),
+]  # fmt: skip
 Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads to run on; 0 means one for each CPU.")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qcomp.cli.arguments import ArtifactPath, Json, Threads
+from qcomp.cli.arguments import ArtifactPath, Json, Level, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ Profile = Annotated[
 def bench(
     artifact: ArtifactPath,
     threads: Threads = 1,
+    level: Level = None,
     runs: Runs = 0,
     against: Against = None,
     model: PeerModel = None,
@@ -61,7 +62,7 @@ def bench(
     if runs < 0:
         raise QcompError(f"{runs} runs", where="--runs", fix="give a positive number, or 0 for two seconds")
     _check_peer(against, model)
-    with load(artifact, threads) as own:
+    with load(artifact, threads, level) as own:
         feed = read_arrays(input, [t.name for t in own.inputs]) if input is not None else _random_inputs(own)
         own.run(feed)  # finds unfit inputs before the other engine is loaded
         sides: dict[str, Callable[[], object]] = {"qcomp": lambda: own.run(feed)}

@@ -77,6 +77,11 @@ ImageSize = Annotated[
 ImageOrder = Annotated[Order, typer.Option("--image-order", help="Images: order of the channels.")]
 ImageResize = Annotated[Resize, typer.Option("--image-resize", help="Images: crop the middle, or stretch.")]
 BackendName = Annotated[Backend, typer.Option("--backend", help="What generates code.")]
+LevelNames = Annotated[
+    str | None,
+    typer.Option("--levels", metavar="NAME[,NAME]", show_default=False,
+                 help="Which of the targets that the target carries, and itself; without it, all."),
+]  # fmt: skip
 EmitForm = Annotated[Emit, typer.Option("--emit", help="A shared library, or a C source package.")]
 Compiler = Annotated[
     str | None,
@@ -97,6 +102,7 @@ def compile_model(
     model: ModelPath,
     output: Output,
     target: TargetName = "native",
+    levels: LevelNames = None,
     calibrate: Calibrate = None,
     shape: Shapes = None,
     float: Float = False,
@@ -141,10 +147,13 @@ def compile_model(
         from qcomp.codegen.toolchain import find_compiler
         from qcomp.compiler import Options, compile
         from qcomp.quantize.observers import method_named
+        from qcomp.targets import levels as levels_of
         from qcomp.targets import target as target_named
 
         # Whatever can be wrong without a look at the model is said before any work.
         machine = target_named(target)
+        named = tuple(name.strip() for name in levels.split(",")) if levels is not None else ()
+        levels_of(machine, named)
         method_named(method)
         if emit is Emit.LIB:
             machine.compiler_flags(find_compiler(cc).kind)
@@ -161,6 +170,7 @@ def compile_model(
             require_int8=require_int8,
             check_passes=check_passes,
             cc=cc,
+            levels=named,
             progress=progress,
             on_calibration=calibrations.append,
             print_after=print_step if print_after_all else None,
@@ -218,6 +228,7 @@ def _facts(
         "emit": str(emit),
         "model": str(model),
         "target": artifact.target.name,
+        "levels": [level.name for level in artifact.package.levels],
         "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
         "macs": {"int8": found.integer_macs, "float32": found.float_macs},
         "int8_share_of_macs": found.integer_share,
@@ -254,6 +265,8 @@ def _show(facts: dict[str, Any]) -> None:
         f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
         f"{facts['int8_share_of_macs']:.1%} of {count_text(total)} multiply-accumulates"
     )
+    if facts["levels"]:
+        print(f"  levels   {', '.join(facts['levels'])}")
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
     print(f"  weights  {bytes_text(facts['weights_bytes'])}")
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qcomp.cli.arguments import Json
+from qcomp.cli.arguments import Json, Level
 
 if TYPE_CHECKING:
     from qcomp.runtime.artifact import TensorInfo
@@ -18,16 +18,20 @@ AnyFile = Annotated[
 ]
 
 
-def inspect(file: AnyFile, json: Json = False) -> None:
+def inspect(file: AnyFile, level: Level = None, json: Json = False) -> None:
     """Show what an artifact or a model holds."""
     from qcomp.cli.files import check_input
     from qcomp.cli.output import print_json
+    from qcomp.errors import QcompError
 
     check_input(file)
-    if file.suffix == ".qir":
+    library = file.suffix != ".qir" and _is_library(file)
+    if level is not None and not library:
+        raise QcompError("only artifacts have levels", where=str(file), fix="leave --level out")
+    if library:
+        facts, show = _artifact_facts(file, level), _show_artifact
+    elif file.suffix == ".qir":
         facts, show = _text_facts(file), _show_model
-    elif _is_library(file):
-        facts, show = _artifact_facts(file), _show_artifact
     else:
         facts, show = _model_facts(file), _show_model
     if json:
@@ -46,10 +50,13 @@ def _is_library(path: Path) -> bool:
         raise QcompError(f"cannot be read: {error.strerror}", where=str(path)) from None
 
 
-def _artifact_facts(path: Path) -> dict[str, Any]:
+def _artifact_facts(path: Path, level: str | None) -> dict[str, Any]:
     from qcomp.runtime.artifact import read_trailer
+    from qcomp.runtime.features import cpu_features, machine
+    from qcomp.runtime.loader import best_level
 
-    info = read_trailer(path)
+    whole = read_trailer(path)
+    info = whole.at(level or best_level(whole))
     return {
         "kind": "artifact",
         "path": str(path),
@@ -59,8 +66,14 @@ def _artifact_facts(path: Path) -> dict[str, Any]:
         "format": info.format,
         "checksum": info.checksum,
         "hash": info.metadata.get("hash"),
-        "target": info.target,
+        "target": whole.target,
         "machine": info.machine,
+        "level": info.target if whole.levels else None,
+        "levels": [
+            {"name": held.name, "isa": list(held.isa), "arena_bytes": held.arena_bytes,
+             "runs_here": whole.machine == machine() and cpu_features().issuperset(held.isa)}
+            for held in whole.levels
+        ],
         "isa": list(info.isa),
         "inputs": [_tensor(t) for t in info.inputs],
         "outputs": [_tensor(t) for t in info.outputs],
@@ -89,6 +102,10 @@ def _show_artifact(facts: dict[str, Any]) -> None:
     bound = facts["arena_lower_bound"]
     lower = f" (at least {bytes_text(bound)} with any order of memory)" if bound is not None else ""
     print(f"{facts['path']}: model {facts['model']!r}, compiled by qcomp {facts['qcomp']} for {facts['target']}")
+    if facts["level"] is not None:
+        held = [level["name"] + ("" if level["runs_here"] else " (not on this CPU)") for level in facts["levels"]]
+        print(f"levels   {', '.join(held)}")
+        print(f"shown    {facts['level']}")
     print(f"needs    {facts['machine']} {' '.join(facts['isa'])}")
     print(f"arena    {bytes_text(facts['arena_bytes'])}{lower}")
     print(f"weights  {bytes_text(facts['weights_bytes'])}")

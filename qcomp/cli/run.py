@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qcomp.cli.arguments import ArtifactPath, Json, Threads
+from qcomp.cli.arguments import ArtifactPath, Json, Level, Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,12 @@ OutputPath = Annotated[
 
 
 def run(
-    artifact: ArtifactPath, input: InputPath, output: OutputPath = None, threads: Threads = 1, json: Json = False
+    artifact: ArtifactPath,
+    input: InputPath,
+    output: OutputPath = None,
+    threads: Threads = 1,
+    level: Level = None,
+    json: Json = False,
 ) -> None:
     """Run an artifact on given inputs; print or write what comes out."""
     import numpy as np
@@ -36,7 +41,7 @@ def run(
     if output is not None:
         check_output(output, artifact, input)
     check_input(artifact)
-    with load(artifact, threads) as model:
+    with load(artifact, threads, level) as model:
         arrays = read_arrays(input, [t.name for t in model.inputs])
         missing = [t.name for t in model.inputs if t.name not in arrays]
         if missing:

@@ -35,6 +35,7 @@ def targets(json: Json = False) -> None:
                 "caches": dict(found.caches),
                 "memories": [{"name": m.name, "bytes": m.bytes, "kind": m.kind} for m in found.memories],
                 "emulator": list(found.emulator),
+                "carries": list(found.carries),
             }
         )
     if json:

@@ -2,7 +2,7 @@
  *
  * Copyright the qcomp authors. SPDX-License-Identifier: Apache-2.0
  *
- * An artifact (a shared library, or a source package) exports one function that describes the model. The model is
+ * An artifact (a shared library, or a source package) exports a function that describes the model. The model is
  * constant data and one reentrant function; it allocates nothing, keeps no state and calls no library. All memory it
  * works in is the arena that the caller hands over. Any number of threads may run the same model at the same time,
  * each with an arena of its own.
@@ -38,6 +38,9 @@
 #define QCOMP_JOIN_(a, b) a##b
 #define QCOMP_JOIN(a, b) QCOMP_JOIN_(a, b)
 #define QCOMP_DESCRIBE QCOMP_JOIN(QCOMP_PREFIX, _describe)
+#define QCOMP_LEVEL QCOMP_JOIN(QCOMP_PREFIX, _level)
+#define QCOMP_LEVEL_NAME QCOMP_JOIN(QCOMP_PREFIX, _level_name)
+#define QCOMP_LEVEL_RUNS QCOMP_JOIN(QCOMP_PREFIX, _level_runs)
 
 #ifdef __cplusplus
 extern "C" {
@@ -64,7 +67,7 @@ typedef struct qcomp_model {
     int32_t outputs;      /* length of the outputs array of run */
     uint64_t arena_bytes; /* size of the arena */
     uint64_t arena_align; /* its alignment in bytes, a power of two */
-    const char *metadata; /* JSON, UTF-8: names, dtypes, shapes, quantization, steps (by columns) */
+    const char *metadata; /* JSON, UTF-8: names, dtypes, shapes, quantization, steps (by columns); levels, if any */
     uint64_t metadata_bytes;
     /* Inputs and outputs are dense row-major arrays in the order, dtype and shape that the metadata gives, aligned
      * for their element type; outputs overlap neither each other nor an input. The arena's contents need not be
@@ -72,8 +75,23 @@ typedef struct qcomp_model {
     int32_t (*run)(const qcomp_exec *exec, const void *const *inputs, void *const *outputs, void *arena);
 } qcomp_model;
 
-/* The model: constant, valid as long as the library stays loaded. */
+/* The model: constant, valid as long as the library stays loaded. Of a model of several levels it is the best one that
+ * this CPU and the operating system can run; the CPU is asked at every call. */
 QCOMP_API const qcomp_model *QCOMP_DESCRIBE(void);
+
+/* A model that was compiled for several instruction sets at once (metadata "levels") exports the functions below too;
+ * other models lack them. Levels count from 0, the best first; the last one runs wherever the library loads. All give
+ * the same results, and each has an arena size of its own. */
+
+/* The name of the target that a level was compiled for, or null: there are no more levels. */
+QCOMP_API const char *QCOMP_LEVEL_NAME(int32_t index);
+
+/* A level's model, or null as above. It must not run unless QCOMP_LEVEL_RUNS says so. */
+QCOMP_API const qcomp_model *QCOMP_LEVEL(int32_t index);
+
+/* 1 if this CPU and the operating system can run the level, else 0. For a level that uses AMX it asks the system for
+ * permission (qcomp_enable_amx), as describe does. */
+QCOMP_API int32_t QCOMP_LEVEL_RUNS(int32_t index);
 
 /* The functions below are the runtime's own (runtime/src). Every shared library exports them; a source package ships
  * them as files that a bare-metal build leaves out. */
@@ -96,7 +114,7 @@ QCOMP_API void qcomp_pool_parallel_for(void *pool, qcomp_task_fn fn, void *conte
 QCOMP_API void qcomp_profile_step(void *profiler, int32_t step, int32_t finished);
 
 /* Asks the operating system to let this process use the AMX tile registers; call it once, before running a model
- * whose metadata "isa" names an amx feature. Returns 0 if granted, -1 if not. */
+ * whose metadata "isa" names an amx feature (models of several levels do it themselves). Returns 0 if granted, -1 if not. */
 QCOMP_API int32_t qcomp_enable_amx(void);
 
 #ifdef __cplusplus

@@ -57,6 +57,9 @@ _compile("shape given twice", "twice", "--shape", "x=1,16", "--shape", "x=2,16",
 _compile("float32 remains under --require-int8", "softmax", "--require-int8", model="softmax.onnx")
 _compile("output in a missing folder", "missing", out="missing/out.so")
 
+_compile("level that the target does not carry", "'avx3'", "--target", "x86_64", "--levels", "x86_64-avx2,avx3")
+_compile("levels of a target that carries none", "--levels", "--target", "aarch64", "--levels", "x86_64")
+
 _command("images that are not there", "--calibrate", "compile", "MADE/qdq.onnx", "-o", "NEW/o.so", "--image-std", "2")
 _command("output is a folder", "folder", "compile", "MADE/mlp.onnx", "--float", "-o", "NEW")
 _command("output is the model", "replace", "compile", "MADE/mlp.onnx", "--float", "-o", "MADE/mlp.onnx")
@@ -178,6 +181,10 @@ _of("run: features that this CPU lacks", "warp9", lambda made, new: [
     "run", _metadata(isa=["sse2", "warp9"])(made, new), "--input", made / "mlp_one.npz"])  # fmt: skip
 _of("run: metadata that tells another story", "disagree", lambda made, new: [
     "run", _metadata(arena_bytes=77)(made, new), "--input", made / "mlp_one.npz"])  # fmt: skip
+_run("unknown level", "'fast'", lambda made, new: made / "mlp_one.npz", "--level", "fast")
+_command("bench: unknown level", "'fast'", "bench", "MADE/mlp.so", "--level", "fast")
+_command("inspect: unknown level", "'fast'", "inspect", "MADE/mlp.so", "--level", "fast")
+_command("inspect: level of a model", "--level", "inspect", "MADE/mlp.onnx", "--level", "x86_64")
 _command("bench: unknown engine", "'tflite'", "bench", "MADE/mlp.so", "--against", "tflite")
 _command("bench: engine without a model", "--model", "bench", "MADE/mlp.so", "--against", "onnxruntime")
 _command("bench: model without an engine", "--against", "bench", "MADE/mlp.so", "--model", "MADE/mlp.onnx")

@@ -13,6 +13,7 @@ import qcomp
 import qcomp.zoo
 from qcomp.compiler import Artifact
 from qcomp.ir import run
+from qcomp.runtime.features import cpu_features, machine
 from qcomp.runtime.loader import Model
 from qcomp.zoo.case import Case
 from qcomp.zoo.onnxruntime_float import reference_outputs
@@ -125,6 +126,28 @@ def test_digits_are_read_as_well_as_by_the_float_model(compiled) -> None:  # typ
 @pytest.mark.parametrize("name", SLOW)
 def test_every_model_gives_the_interpreters_integers(name: str, compiled) -> None:  # type: ignore[no-untyped-def]
     check_bits(*compiled(name), case_of(name), ROWS[name].compared)
+
+
+SMALL = ("mnist_resnet8", "mnist_dscnn", "mnist_dscnn_qat", "resnet8_32", "dscnn_49x10")
+
+
+@pytest.mark.skipif(machine() != "x86_64", reason="needs an x86 CPU")
+@pytest.mark.parametrize("name", ["digits_mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL)])
+def test_every_level_of_a_portable_artifact_gives_the_interpreters_integers(name: str, tmp_path: Path) -> None:
+    case = case_of(name)
+    samples = None if name.endswith("_qat") else case.calibration[:CALIBRATION_SAMPLES]
+    artifact = qcomp.compile(case.onnx_path, target="x86_64", calibration=samples, shapes=case.shapes)
+    path = artifact.save(tmp_path / "model.so")
+    here = [level.name for level in artifact.package.levels if level.features <= cpu_features()]
+    feeds = [{case.input_name: case.inputs[i : i + 1]} for i in range(5)]
+    expected = [run(artifact.graph, feed) for feed in feeds]
+    for level in here:
+        with qcomp.load(path, level=level) as model:
+            found = [model.run(feed) for feed in feeds]
+        for wanted, given in zip(expected, found, strict=True):
+            assert [n for n, a in wanted.items() if a.tobytes() != given[n].tobytes()] == [], level
+    with qcomp.load(path) as model:
+        assert model.info.target == here[0]
 
 
 @pytest.mark.parametrize("name", SLOW)

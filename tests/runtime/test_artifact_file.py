@@ -93,7 +93,7 @@ def test_every_damaged_byte_is_noticed(artifact: Path, tmp_path: Path) -> None:
         if 0 <= in_footer < 8:
             reason = "without qcomp's trailer"
         elif 8 <= in_footer < 12:
-            reason = "newer than format 1"
+            reason = "newer than format 2"
         else:
             reason = "damaged"
         refuse(rewrite(artifact, tmp_path, flip), reason)
@@ -129,10 +129,10 @@ def test_other_files_are_foreign(tmp_path: Path) -> None:
 
 def test_a_newer_format_asks_for_an_upgrade(artifact: Path, tmp_path: Path) -> None:
     def bump(data: bytearray) -> bytearray:
-        data[-FOOTER_BYTES + 8] = 2
+        data[-FOOTER_BYTES + 8] = 3
         return data
 
-    refuse(rewrite(artifact, tmp_path, bump), "format 2 is newer than format 1.*upgrade qcomp")
+    refuse(rewrite(artifact, tmp_path, bump), "format 3 is newer than format 2.*upgrade qcomp")
 
 
 def test_code_for_another_cpu_is_read_but_not_loaded(elf: bytes, tmp_path: Path) -> None:

@@ -31,6 +31,32 @@ def test_rows_with_different_keys_stay_rows():
     assert json.loads(metadata_text(metadata)) == metadata
 
 
+@given(rows, st.lists(rows, max_size=3), st.booleans())
+def test_levels_come_back_as_they_were(steps, tables, alike):
+    levels = [{"target": str(i), "arena_bytes": 64 * i, "steps": table} for i, table in enumerate(tables)]
+    if alike:
+        levels += [{"target": "same", "arena_bytes": 7, "steps": steps}]
+    metadata = {"target": "t", "arena_bytes": 7, "steps": steps, "inputs": [], "levels": levels}
+    assert parse_metadata(metadata_text(metadata)) == metadata
+
+
+def test_levels_hold_their_differences():
+    steps = [{"name": f"n{i}", "kernel": "a", "macs": i} for i in range(3)]
+    other = [{**row, "kernel": "b"} for row in steps]
+    shorter = other[:2]
+    levels = [{"target": str(i), "isa": [], "steps": rows} for i, rows in enumerate((steps, other, shorter))]
+    written = json.loads(metadata_text({"target": "t", "isa": [], "steps": steps, "levels": levels}))["levels"]
+    assert written[0] == {"target": "0"}
+    assert written[1] == {"target": "1", "steps": {"kernel": ["b", "b", "b"]}}
+    assert written[2] == {"target": "2", "steps": {"name": ["n0", "n1"], "macs": [0, 1], "kernel": ["b", "b"]}}
+
+
+@pytest.mark.parametrize("levels", [3, "ab", {"target": "a"}, [3], [["a"]]])
+def test_levels_that_are_none_are_refused(levels):
+    with pytest.raises(ValueError, match="levels are no list of objects"):
+        parse_metadata(json.dumps({"levels": levels}).encode())
+
+
 @pytest.mark.parametrize(
     "table",
     [

@@ -62,4 +62,15 @@ static int32_t run(const qcomp_exec *exec, const void *const *inputs, void *cons
 
 static const qcomp_model model = {QCOMP_ABI, 3, 2, 3, 4096, 64, METADATA, sizeof METADATA - 1, run};
 
+#ifndef LEVELS
 const qcomp_model *qcomp_describe(void) { return &model; }
+#else
+/* The same as two levels; the better one takes a larger arena and is picked if PICK is 0. */
+static const qcomp_model better = {QCOMP_ABI, 3, 2, 3, 8192, 64, METADATA, sizeof METADATA - 1, run};
+static const qcomp_model *const levels[] = {&better, &model};
+
+const qcomp_model *qcomp_describe(void) { return levels[PICK]; }
+const qcomp_model *qcomp_level(int32_t index) { return index < 0 || index > 1 ? 0 : levels[index]; }
+const char *qcomp_level_name(int32_t index) { return index < 0 || index > 1 ? 0 : index ? "plain" : "better"; }
+int32_t qcomp_level_runs(int32_t index) { return index >= PICK && index <= 1; }
+#endif

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from qcomp.errors import QcompError
-from qcomp.targets import Target, native, parse_target, target, target_names
-from qcomp.targets.loader import richest
+from qcomp.targets import Target, levels, native, parse_target, target, target_names
+from qcomp.targets.loader import check_carried, richest
 
 VALID = 'name = "t"\ndescription = "a test"\narch = "x86_64"\n'
 
@@ -82,7 +82,62 @@ def test_the_richest_target_that_the_features_allow_is_native() -> None:
     assert richest("x86_64", frozenset({"sse2"})).name == "x86_64"
     with pytest.raises(QcompError, match="no target fits this machine"):
         richest("vax", frozenset())
-    assert native() in [target(n) for n in target_names()]
+    assert native() in [dataclasses.replace(target(n), carries=()) for n in target_names()]
+
+
+def test_native_carries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcomp.targets.loader.cpu_features", lambda: frozenset({"sse2"}))
+    monkeypatch.setattr("qcomp.targets.loader.machine", lambda: "x86_64")
+    assert (native().name, native().carries) == ("x86_64", ())
+    assert target("x86_64").carries
+
+
+def test_levels_are_the_carried_targets_from_the_most_preferred_to_the_target_itself() -> None:
+    base = target("x86_64")
+    assert [level.name for level in levels(base)] == sorted(
+        (*base.carries, "x86_64"), key=lambda name: -target(name).preference
+    )
+    some = ("x86_64-avx2", "x86_64-avx512vnni")
+    assert [level.name for level in levels(base, some)] == ["x86_64-avx512vnni", "x86_64-avx2", "x86_64"]
+    assert levels(base, ("x86_64",)) == (base,)
+    assert levels(target("aarch64")) == (target("aarch64"),)
+
+
+def test_levels_that_are_not_carried_are_named() -> None:
+    with pytest.raises(QcompError, match="target x86_64 carries no level 'aarch64'; name some of .*x86_64-avx2"):
+        levels(target("x86_64"), ("x86_64-avx2", "aarch64"))
+    with pytest.raises(QcompError, match="target aarch64 carries no level 'x86_64'; leave the levels out"):
+        levels(target("aarch64"), ("x86_64",))
+
+
+BASE = VALID + 'features = ["sse2"]\ntriple = "a-b"\n'
+RICHER = BASE.replace('"t"', '"r"').replace('["sse2"]', '["sse2", "avx"]')
+
+
+@pytest.mark.parametrize(
+    ("carries", "richer", "message"),
+    [
+        (["lost"], RICHER, "cannot carry 'lost': there is no such target"),
+        ([3], RICHER, "cannot carry 3: there is no such target"),
+        (["t"], RICHER, "cannot carry 't': it carries targets itself"),
+        (["r"], RICHER + 'carries = ["x"]\n', "cannot carry 'r': it carries targets itself"),
+        (["r"], RICHER.replace("x86_64", "arm").replace(', "avx"', "").replace("sse2", "neon"), "it is for arm a-b"),
+        (["r"], RICHER.replace("a-b", "c-d"), "it is for x86_64 c-d, not x86_64 a-b"),
+        (["r"], RICHER.replace("sse2", "fma"), "its features are no more than those of t"),
+        (["r"], BASE.replace('"t"', '"r"'), "its features are no more than those of t"),
+        (["r"], RICHER + "[flags]\nzig = []\n", "its flags are not for the compilers of t"),
+        (["r", "r"], RICHER, "a carried target is named twice"),
+    ],
+)
+def test_what_cannot_be_carried_is_refused(carries: list[object], richer: str, message: str) -> None:
+    base = parse_target(BASE + f"carries = {carries!r}\n", "t.toml")
+    with pytest.raises(QcompError, match=message):
+        check_carried(base, {"t": base, "r": parse_target(richer, "r.toml")})
+
+
+def test_a_richer_target_of_the_same_machine_can_be_carried() -> None:
+    base = parse_target(BASE + 'carries = ["r"]\n', "t.toml")
+    check_carried(base, {"r": parse_target(RICHER, "r.toml")})
 
 
 def test_a_target_cannot_be_changed() -> None:
