@@ -76,7 +76,8 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
     files = dict(package.files)
     for name, template in written.items():
         files[name] = render.get_template(template).render(**values).encode()
-    files |= {source.name: source.read_bytes() for source in (POOL, PROFILE, *[AMX] * bool(amx or values["asks_system"]))}
+    sources = (POOL, PROFILE, *[AMX] * bool(amx or values["asks_system"]))
+    files |= {source.name: source.read_bytes() for source in sources}
     return replace(package, files=files)
 
 
