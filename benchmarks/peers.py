@@ -13,6 +13,8 @@ import numpy as np
 from prepare import CALIBRATION_SAMPLES
 
 import qcomp.zoo
+from qcomp.errors import QcompError
+from qcomp.zoo import cache
 from qcomp.zoo.case import Case
 
 Feed = Mapping[str, np.ndarray]
@@ -77,6 +79,25 @@ def _openvino(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]
         yield form, request.infer
 
 
+def _litert(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
+    """With its default delegate, XNNPACK; nothing for networks that its converter here has no form for."""
+    from ai_edge_litert.interpreter import Interpreter
+    from litert import litert_files
+    from tflite import channels_last
+
+    try:
+        files = litert_files(case)
+    except QcompError as error:
+        cache.progress(f"{case.name} is left out of LiteRT: {error}")
+        return
+    for form, path in files.items():
+        interpreter = Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+        for tensor in interpreter.get_input_details():
+            interpreter.set_tensor(tensor["index"], channels_last(feed[tensor["name"]]))
+        yield form, interpreter.invoke
+
+
 def _nncf(model: Any, case: Case) -> Any:
     import nncf
 
@@ -90,4 +111,5 @@ def _nncf(model: Any, case: Case) -> Any:
 ENGINES: Mapping[str, tuple[tuple[str, ...], Engine]] = {
     "onnxruntime": (("onnxruntime",), _onnxruntime),
     "openvino": (("openvino", "nncf"), _openvino),
+    "litert": (("ai_edge_litert", "ai_edge_quantizer"), _litert),
 }
