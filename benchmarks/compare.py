@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from chart import ratio_chart
-from measure import interleave, start
+from measure import start
 from peers import ENGINES, installed, onnxruntime_files, sides
 from prepare import CALIBRATION_SAMPLES, Compiled, compile_case, feed_of
 from rich.console import Console
@@ -23,6 +23,7 @@ from rich.table import Table
 
 import qcomp
 import qcomp.zoo
+from qcomp.cli.timing import interleave_for
 from qcomp.runtime.features import cpu_features, machine
 from qcomp.zoo.case import Case
 
@@ -95,7 +96,7 @@ def _measure(case: Case, compiled: Compiled, threads: int, arguments: argparse.N
     with qcomp.load(compiled.path, threads=threads) as model:
         runs = {"qcomp": model.bind(feed).run, **sides(arguments.engines, case, feed, threads)}
         with _exclusive(arguments.lock):
-            times = interleave(runs, arguments.seconds)
+            times = interleave_for(runs, arguments.seconds)
     peers = [name for name in runs if name != "qcomp"]
     best = min(peers, key=times.median)
     return {

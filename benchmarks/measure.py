@@ -1,64 +1,15 @@
-"""Timings that hold on a machine that is not quite quiet: sides take turns in short rounds, ratios are taken inside
-each round."""
+"""What a new process takes to load a model and run it once."""
 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-_PAUSE_SECONDS = 0.005
-_SIDE_SECONDS = 0.06
 _PROCESSES = 5
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds of each side: one list a round."""
-
-    rounds: Mapping[str, list[list[float]]]
-
-    def median(self, side: str) -> float:
-        return statistics.median(t for times in self.rounds[side] for t in times)
-
-    def least(self, side: str) -> float:
-        return min(t for times in self.rounds[side] for t in times)
-
-    def ratio(self, side: str, base: str) -> float:
-        """How many times longer `side` takes than `base`: the median over the rounds of the ratio of medians."""
-        pairs = zip(self.rounds[side], self.rounds[base], strict=True)
-        return statistics.median(statistics.median(a) / statistics.median(b) for a, b in pairs)
-
-
-def interleave(sides: Mapping[str, Callable[[], object]], seconds: float) -> Timings:
-    """Times all sides in rounds that take turns, for about `seconds` in all, at least three rounds.
-
-    A pause before each turn lets the worker threads of the side before go to sleep; one run then fills the caches and
-    is not counted.
-    """
-    once = {name: _seconds(side) for name, side in sides.items()}
-    counts = {name: max(1, round(_SIDE_SECONDS / t)) for name, t in once.items()}
-    round_seconds = sum((counts[name] + 1) * t + _PAUSE_SECONDS for name, t in once.items())
-    rounds: dict[str, list[list[float]]] = {name: [] for name in sides}
-    order = list(sides)
-    for turn in range(max(3, round(seconds / round_seconds))):
-        for name in order if turn % 2 == 0 else reversed(order):
-            time.sleep(_PAUSE_SECONDS)
-            sides[name]()
-            rounds[name].append([_seconds(sides[name]) * 1e3 for _ in range(counts[name])])
-    return Timings(rounds)
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)

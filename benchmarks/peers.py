@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ import numpy as np
 from prepare import CALIBRATION_SAMPLES
 
 import qcomp.zoo
+from qcomp.cli.peers import peer
+from qcomp.errors import QcompError
+from qcomp.zoo import cache
 from qcomp.zoo.case import Case
 
 Feed = Mapping[str, np.ndarray]
@@ -40,14 +42,8 @@ def onnxruntime_files(case: Case) -> dict[str, Path]:
 
 
 def _onnxruntime(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
-    import onnxruntime
-
     for form, path in onnxruntime_files(case).items():
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        yield form, partial(session.run, None, dict(feed))
+        yield form, peer("onnxruntime", path, threads, feed)
 
 
 def _openvino(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
@@ -77,6 +73,19 @@ def _openvino(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]
         yield form, request.infer
 
 
+def _litert(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
+    """With its default delegate, XNNPACK; nothing for networks that its converter here has no form for."""
+    from litert import litert_files
+
+    try:
+        files = litert_files(case)
+    except QcompError as error:
+        cache.progress(f"{case.name} is left out of LiteRT: {error}")
+        return
+    for form, path in files.items():
+        yield form, peer("litert", path, threads, feed)
+
+
 def _nncf(model: Any, case: Case) -> Any:
     import nncf
 
@@ -90,4 +99,5 @@ def _nncf(model: Any, case: Case) -> Any:
 ENGINES: Mapping[str, tuple[tuple[str, ...], Engine]] = {
     "onnxruntime": (("onnxruntime",), _onnxruntime),
     "openvino": (("openvino", "nncf"), _openvino),
+    "litert": (("ai_edge_litert", "ai_edge_quantizer"), _litert),
 }

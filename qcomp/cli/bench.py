@@ -1,7 +1,8 @@
-"""`qcomp bench`: how fast an artifact runs, alone or against another engine in the same process."""
+"""`qcomp bench`: how fast an artifact runs, alone or against other engines in the same process."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from qcomp.cli.timing import Timing
+    from qcomp.cli.timing import Timings
     from qcomp.runtime.loader import Model, StepTime
 
 Runs = Annotated[
@@ -22,12 +23,14 @@ Runs = Annotated[
 ]
 Against = Annotated[
     str | None,
-    typer.Option("--against", metavar="ENGINE", help="Compare with: onnxruntime, openvino.", show_default=False),
-]
-PeerModel = Annotated[
-    Path | None,
-    typer.Option("--model", metavar="MODEL.onnx", help="What the other engine runs, float or quantized.",
-                 show_default=False),
+    typer.Option("--against", metavar="ENGINES", show_default=False,
+                 help="Compare with some of onnxruntime, openvino, litert; commas between them."),
+]  # fmt: skip
+PeerModels = Annotated[
+    list[Path] | None,
+    typer.Option("--model", metavar="MODEL", show_default=False,
+                 help="What the other engines run, float or quantized: .onnx, for litert .tflite. May be repeated; "
+                 "every engine runs every file that it takes."),
 ]  # fmt: skip
 Input = Annotated[
     Path | None,
@@ -45,7 +48,7 @@ def bench(
     level: Level = None,
     runs: Runs = 0,
     against: Against = None,
-    model: PeerModel = None,
+    model: PeerModels = None,
     input: Input = None,
     profile: Profile = False,
     json: Json = False,
@@ -61,37 +64,38 @@ def bench(
     check_input(artifact)
     if runs < 0:
         raise QcompError(f"{runs} runs", where="--runs", fix="give a positive number, or 0 for two seconds")
-    _check_peer(against, model)
+    peers = _peers(against, model or [])
     with load(artifact, threads, level) as own:
         feed = read_arrays(input, [t.name for t in own.inputs]) if input is not None else _random_inputs(own)
         own.run(feed)  # finds unfit inputs before the other engine is loaded
-        sides: dict[str, Callable[[], object]] = {"qcomp": lambda: own.run(feed)}
-        if against is not None and model is not None:
-            sides[against] = peer(against, model, own.threads, feed)
+        sides: dict[str, Callable[[], object]] = {"qcomp": own.bind(feed).run}
+        for side, (engine, file) in peers.items():
+            sides[side] = peer(engine, file, own.threads, feed)
         times = interleave(sides, runs)
-        steps = own.profile(feed, runs=max(3, min(100, times["qcomp"].runs))) if profile else []
+        steps = own.profile(feed, runs=max(3, min(100, times.runs("qcomp")))) if profile else []
         peak = _peak(own) if profile else None
-        facts = _facts(own, times, steps, peak, artifact, against, model)
+        facts = _facts(own, times, steps, peak, artifact, peers)
     if json:
         print_json(facts)
     else:
         _show(facts)
 
 
-def _check_peer(against: str | None, model: Path | None) -> None:
+def _peers(against: str | None, models: list[Path]) -> dict[str, tuple[str, Path]]:
+    """Engine and model of every side; a side is called as its engine, with the file where an engine runs several."""
     from qcomp.cli.files import check_input
-    from qcomp.cli.peers import PEERS
+    from qcomp.cli.peers import PEERS, pairs
     from qcomp.errors import QcompError
 
     if against is None:
-        if model is not None:
+        if models:
             raise QcompError("nothing runs the model", where="--model", fix=f"give --against {' or '.join(PEERS)}")
-        return
-    if against not in PEERS:
-        raise QcompError(f"no engine is called {against!r}", where="--against", fix=f"use {' or '.join(PEERS)}")
-    if model is None:
-        raise QcompError("it needs a model to run", where=f"--against {against}", fix="give --model MODEL.onnx")
-    check_input(model)
+        return {}
+    found = pairs(against, models)
+    for model in models:
+        check_input(model)
+    alone = {engine for engine, count in Counter(engine for engine, _ in found).items() if count == 1}
+    return {engine if engine in alone else f"{engine} {model}": (engine, model) for engine, model in found}
 
 
 def _random_inputs(model: Model) -> dict[str, np.ndarray]:
@@ -126,25 +130,30 @@ def _peak(own: Model) -> float | None:
 
 def _facts(
     own: Model,
-    times: dict[str, Timing],
+    times: Timings,
     steps: list[StepTime],
     peak: float | None,
     artifact: Path,
-    against: str | None,
-    model: Path | None,
+    peers: dict[str, tuple[str, Path]],
 ) -> dict[str, Any]:
-    ours = times["qcomp"]
+    """`against` and `speedup` are of the fastest peer; `peers` has all of them."""
     macs = sum(step.macs for step in own.info.steps)
     facts: dict[str, Any] = {
         "artifact": str(artifact),
         "target": own.info.target,
         "threads": own.threads,
         "macs": macs,
-        "qcomp": ours.facts() | {"gops": _gops(macs, ours.median_ms)},
+        "qcomp": _times(times, "qcomp") | {"gops": _gops(macs, times.median("qcomp"))},
     }
-    if against is not None:
-        facts["against"] = {"engine": against, "model": str(model)} | times[against].facts()
-        facts["speedup"] = times[against].median_ms / ours.median_ms
+    if peers:
+        rows = {
+            side: {"engine": engine, "model": str(model)} | _times(times, side)
+            for side, (engine, model) in peers.items()
+        }
+        speedups = {side: times.median(side) / times.median("qcomp") for side in rows}
+        fastest = min(rows, key=times.median)
+        facts["against"], facts["speedup"] = rows[fastest], speedups[fastest]
+        facts["peers"] = [row | {"side": side, "speedup": speedups[side]} for side, row in rows.items()]
     if steps:
         facts["peak_gops"] = peak
         facts["steps"] = [
@@ -154,6 +163,10 @@ def _facts(
             for s in steps
         ]  # fmt: skip
     return facts
+
+
+def _times(times: Timings, side: str) -> dict[str, Any]:
+    return {"median_ms": times.median(side), "min_ms": times.least(side), "runs": times.runs(side)}
 
 
 def _gops(macs: int, milliseconds: float) -> float:
@@ -169,17 +182,16 @@ def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.output import plural, print_table
 
     print(f"{facts['artifact']}: {facts['target']}, {plural(facts['threads'], 'thread')}\n")
-    rows = [("qcomp", facts["qcomp"]["median_ms"], facts["qcomp"]["min_ms"], facts["qcomp"]["runs"])]
-    if "against" in facts:
-        peer = facts["against"]
-        rows.append((peer["engine"], peer["median_ms"], peer["min_ms"], peer["runs"]))
-    print_table("", ("engine", "median ms", "min ms", "runs"), rows)
+    peers = facts.get("peers", [])
+    rows = [("qcomp", facts["qcomp"]), *((peer["side"], peer) for peer in peers)]
+    cells = [(name, row["median_ms"], row["min_ms"], row["runs"]) for name, row in rows]
+    print_table("", ("engine", "median ms", "min ms", "runs"), cells)
     if facts["qcomp"]["gops"]:
         print(f"{facts['qcomp']['gops']:.1f} GOPS")
-    if "speedup" in facts:
-        word = "faster" if facts["speedup"] >= 1 else "slower"
-        factor = facts["speedup"] if facts["speedup"] >= 1 else 1 / facts["speedup"]
-        print(f"qcomp is {factor:.2f} times {word} than {facts['against']['engine']}")
+    for peer in peers:
+        word = "faster" if peer["speedup"] >= 1 else "slower"
+        factor = peer["speedup"] if peer["speedup"] >= 1 else 1 / peer["speedup"]
+        print(f"qcomp is {factor:.2f} times {word} than {peer['side']}")
     if "steps" in facts:
         print()
         peak = facts["peak_gops"]

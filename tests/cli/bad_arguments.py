@@ -187,6 +187,14 @@ _command("inspect: unknown level", "'fast'", "inspect", "MADE/mlp.so", "--level"
 _command("inspect: level of a model", "--level", "inspect", "MADE/mlp.onnx", "--level", "x86_64")
 _command("bench: unknown engine", "'tflite'", "bench", "MADE/mlp.so", "--against", "tflite")
 _command("bench: engine without a model", "--model", "bench", "MADE/mlp.so", "--against", "onnxruntime")
+_command(
+    "bench: engine that is there twice", "twice",
+    "bench", "MADE/mlp.so", "--against", "onnxruntime,onnxruntime", "--model", "MADE/mlp.onnx",
+)  # fmt: skip
+_command(
+    "bench: model of another engine", "mlp.npz",
+    "bench", "MADE/mlp.so", "--against", "onnxruntime", "--model", "MADE/mlp.onnx", "--model", "MADE/mlp.npz",
+)  # fmt: skip
 _command("bench: model without an engine", "--against", "bench", "MADE/mlp.so", "--model", "MADE/mlp.onnx")
 _command("bench: negative runs", "-5", "bench", "MADE/mlp.so", "--runs", "-5")
 _command(

@@ -1,0 +1,63 @@
+"""LiteRT's files of a case of the zoo, made once and kept: the float network, and int8 by Google's own quantizer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from prepare import CALIBRATION_SAMPLES
+
+from qcomp.zoo import cache
+from qcomp.zoo.case import Case
+
+#: Part of every file name; raise it when the files that are made here change.
+VERSION = 1
+
+
+def litert_files(case: Case) -> dict[str, Path]:
+    """int8 (activations per tensor, weights per channel, its inputs and outputs float32) and fp32, by form.
+
+    Raises QcompError for a network that `tflite.float_tflite` has no form for.
+    """
+    from tflite import float_tflite
+
+    def write_float(path: Path) -> None:
+        path.write_bytes(float_tflite(case.onnx_path, path.parent))
+
+    plain = _kept(case, "fp32", write_float)
+    return {"int8": _kept(case, "int8", lambda path: _quantize(case, plain, path)), "fp32": plain}
+
+
+def _kept(case: Case, form: str, build: Callable[[Path], None]) -> Path:
+    digest = hashlib.blake2b(case.onnx_path.read_bytes(), digest_size=8)
+    digest.update(np.ascontiguousarray(case.calibration[:CALIBRATION_SAMPLES]).data)
+    stem = f"{case.name}-{form}-v{VERSION}-quantizer{version('ai-edge-quantizer')}-{digest.hexdigest()}"
+    return cache.cached(f"tflite/{stem}.tflite", build)
+
+
+def _quantize(case: Case, plain: Path, path: Path) -> None:
+    """Ranges are the least and greatest values, as for the other engines; the quantizer's own running mean clips."""
+    from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+    from tflite import channels_last
+    from tflite_file import SIGNATURE
+
+    samples = case.calibration[:CALIBRATION_SAMPLES]
+    cache.progress(f"quantizing {case.name} with ai-edge-quantizer on {len(samples)} samples")
+    rules = recipe_manager.RecipeManager()
+    rules.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # float32, as the other engines'
+        rules.add_quantization_config(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+    # It warns of the memory that keeping all tensors takes, and draws bars.
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+        ranges = calibrator.Calibrator(plain.read_bytes(), os.cpu_count() or 1, qsv_update_func=min_max_update)
+        ranges.calibrate({SIGNATURE: [{case.input_name: channels_last(s[None])} for s in samples]}, rules)
+        work = quantizer.Quantizer(str(plain), rules.get_quantization_recipe())
+        work.quantize(ranges.get_model_qsvs(), enable_progress_report=False).export_model(path)
