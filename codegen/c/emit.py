@@ -245,6 +245,7 @@ def _step_text(index: int, built: Built, home: tuple[int, int], target: Target) 
         "unit": unit,
         "slot": slot,
         "tasks": built.code.tasks,
+        "whole": int(built.code.whole),
     }
 
 

@@ -70,6 +70,7 @@ class KernelCode:
 
     p holds the inputs, the outputs (both at their first interior element), then the constants (64-byte aligned).
     Tasks 0..tasks-1 may run in any order, concurrently.  `text` may define more names if they start with SYMBOL.
+    whole: task -1 does the work of all.
     """
 
     helpers: tuple[CFunction, ...]
@@ -77,6 +78,7 @@ class KernelCode:
     tasks: int
     constants: tuple[np.ndarray, ...]
     kernel: str
+    whole: bool = False
 
 
 class Kernel(ABC):

@@ -28,8 +28,8 @@ from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
 
-# Weights of this size are not expected in the second level cache when a layer starts; those of one tile, when
-# long, are a stream that the processor's own prefetcher follows better.
+# Weights of this size are not expected in the second level cache when a layer starts. Of a single pixel they are one
+# stream, which the processor's own prefetcher follows better.
 PREFETCH_BYTES = 128 * 1024
 
 
@@ -233,7 +233,7 @@ def conv_code(
     bands: list[_Band] = []
     cycles = 0.0
     total = sum(p.size for p in packed)
-    prefetch = total >= PREFETCH_BYTES and packed[0].size < PREFETCH_BYTES
+    prefetch = total >= PREFETCH_BYTES and lines.count * lines.length > 1
     for (nv, masked), band in tiles.items():
         line = cover_line(isa.dot, lines.length, nv, len(runs), dwords, shared)
         steps, pixel = [], 0
@@ -293,7 +293,7 @@ def conv_code(
     widest = cover_line(isa.dot, lines.length, widths[0], len(runs), dwords, shared)
     rows_used = "+".join(str(rows) for rows, _ in widest.steps)
     kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
-    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel)
+    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel, whole=True)
 
 
 def _shared_columns(isa: Isa, shape: ConvShape, widths: tuple[int, ...], per_tap: bool) -> int:

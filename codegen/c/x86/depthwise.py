@@ -317,4 +317,4 @@ def depthwise_code(
         constants.append(isa.packed_table(requantization.table))
     form = f"{kh}x{kw}s{sw}" if rotating else "any"
     kernel = f"{isa.dot.name} depthwise {form}"
-    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, tuple(constants), kernel)
+    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, tuple(constants), kernel, whole=True)

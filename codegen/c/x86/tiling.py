@@ -113,7 +113,10 @@ def line_length(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) ->
         return cost * (pixels // length)
 
     short = [d for d in range(1, min(pixels, 512) + 1) if pixels % d == 0 and d >= min(pixels, 12)]
-    return min(short or [pixels], key=lambda length: (total(length), length))
+    costs = {length: total(length) for length in short or [pixels]}
+    least = min(costs.values())
+    several = [length for length, cost in costs.items() if cost <= 1.015 * least and pixels // length >= 4]
+    return max(several) if several else min(costs, key=lambda length: (costs[length], length))
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def partition(
     """Cut the work in some 32 tasks (a grid may round that up, below 64) of about `min_cycles` or more.
 
     Weights that dominate are streamed once: then channel tiles are divided first."""
-    want = int(max(1, min(32, cycles // min_cycles)))
+    want = int(max(1, min(4, cycles // 2e3), min(32, cycles // min_cycles)))
     if weight_bytes > max(256 * 1024, lines * line_bytes // 2):
         tile_blocks = min(want, tiles)
         line_blocks = min(lines, -(-want // tile_blocks))
