@@ -97,21 +97,38 @@ def measure_code(package: SourcePackage) -> Sizes:
 
 def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
     """Compiles the sources that lie in `folder` there; the shared library, without trailer."""
-    for source in SOURCES:
-        shutil.copyfile(source, folder / source.name)
-    jobs = [(unit, KERNEL_FLAGS) for unit in package.units]
-    jobs += [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
-    # Files that take longest first.
-    jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
-    with ThreadPoolExecutor(_PROCESSES) as executor:
-        objects = list(executor.map(lambda job: compile_unit(compiler, package.target, folder, *job), jobs))
-    named = dict(zip((job[0] for job in jobs), objects, strict=True))
+    named = _objects(compiler, package.target, folder, [(unit, KERNEL_FLAGS) for unit in package.units])
     # The weights first: what follows them in the read-only data needs no gap.
     weights = package.units[-1]
     ordered = [named[weights], *(named[unit] for unit in sorted(named) if unit != weights)]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
     _run([*command, "-o", "model.so", "-lpthread"], folder)
     return folder / "model.so"
+
+
+def _objects(
+    compiler: Compiler, target: Target, folder: Path, jobs: list[tuple[str, tuple[str, ...]]]
+) -> dict[str, str]:
+    """Compiles files that lie in `folder`, each with its flags, and those of the runtime; objects by file."""
+    for source in SOURCES:
+        shutil.copyfile(source, folder / source.name)
+    jobs = jobs + [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
+    # Files that take longest first.
+    jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
+    with ThreadPoolExecutor(_PROCESSES) as executor:
+        objects = list(executor.map(lambda job: compile_unit(compiler, target, folder, *job), jobs))
+    return dict(zip((job[0] for job in jobs), objects, strict=True))
+
+
+def build_kernel_library(
+    compiler: Compiler, target: Target, folder: Path, kernels: Sequence[str], driver: str
+) -> Path:
+    """A shared library of files in `folder`: kernels, what calls them, and the runtime; without a trailer."""
+    jobs = [(unit, KERNEL_FLAGS) for unit in kernels] + [(driver, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}"))]
+    objects = _objects(compiler, target, folder, jobs)
+    command = [*compiler.command, *compiler.flags(target, link=True), *_LINK_FLAGS, *sorted(objects.values())]
+    _run([*command, "-o", "kernels.so", "-lpthread"], folder)
+    return folder / "kernels.so"
 
 
 def build_plain_library(compiler: Compiler, target: Target, source: Path, flags: Sequence[str]) -> Path:

@@ -17,6 +17,7 @@ from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment
 from qcomp.codegen.c.weights import metadata_file, weight_files
 from qcomp.codegen.plan import Fill, Operand
+from qcomp.codegen.tune.file import Tuning
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph
 from qcomp.runtime.metadata import metadata_text
@@ -39,16 +40,20 @@ class Symbols:
 
 
 def generate(
-    graph: Graph, target: Target, options: Options | None = None, table: KernelTable | None = None
+    graph: Graph,
+    target: Target,
+    options: Options | None = None,
+    table: KernelTable | None = None,
+    tuning: Tuning | None = None,
 ) -> SourcePackage:
     """C sources of a verified graph for this target alone.
 
-    Raises QcompError when an op has no kernel on the target or a constant rules its kernel out.  The same graph,
-    target and options give the same bytes.
+    Raises QcompError when an op has no kernel on the target, a constant rules its kernel out, or `tuning` is for
+    another target or code.  The same graph, target, options and tuning give the same bytes.
     """
     options = (options or Options()).resolved(graph.name, target)
     blob = Blob()
-    lowered = lower(graph, target, blob, table)
+    lowered = lower(graph, target, blob, table, tuning)
     content = blob.content()
     metadata = describe(lowered, options, content)
     prefix = options.prefix
@@ -58,7 +63,7 @@ def generate(
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
-    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, lowered.plan)
+    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, lowered.plan, lowered.tuned)
     if options.form == "c":
         return with_distribution(package, graph)
     return package
@@ -94,14 +99,11 @@ def _partition(functions: list[Function]) -> list[_Unit]:
 def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_bytes: int) -> dict[str, bytes]:
     """The files of code: the driver, the header that they share, and the kernels."""
     prefix, plan, built = symbols.prefix, lowered.plan, lowered.steps
-    units = _partition(lowered.functions)
-    names = {f: f"{prefix}_k{f}" for f in range(len(lowered.functions))}
-    home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
-    render = environment(_TEMPLATES)
-    common = {"prefix": prefix, "title": comment(lowered.graph.name), "target": lowered.target.name}
-    files: dict[str, bytes] = {}
-    model = render.get_template("model.c.j2").render(
-        **common,
+    kernels = kernel_files(lowered.functions, symbols, lowered.graph.name, lowered.target.name)
+    model = environment(_TEMPLATES).get_template("model.c.j2").render(
+        prefix=prefix,
+        title=comment(lowered.graph.name),
+        target=lowered.target.name,
         symbols=symbols,
         plan=plan.report(),
         fills=any(step.fills for step in plan.steps),
@@ -110,18 +112,37 @@ def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_
         outputs=len(lowered.graph.outputs),
         arena_bytes=plan.arena_bytes,
         metadata_bytes=metadata_bytes,
-        units=len(units),
+        units=kernels.units,
         offset_type="uint32_t" if max(plan.arena_bytes, weights_bytes) < 1 << 32 else "uint64_t",
-        steps=[_step_text(i, b, home[b.function], lowered.target) for i, b in enumerate(built)],
+        steps=[_step_text(i, b, kernels.home[b.function], lowered.target) for i, b in enumerate(built)],
         most_operands=max((len(b.step.inputs) + len(b.step.outputs) + len(b.constants) for b in built), default=0),
     )
-    files[f"{prefix}.c"] = model.encode()
+    return {f"{prefix}.c": model.encode(), **kernels.files}
+
+
+@dataclass(frozen=True)
+class KernelFiles:
+    """The header that all files share and `units` files of kernels; where each function is: (unit, place in its table)."""
+
+    files: dict[str, bytes]
+    units: int
+    home: dict[int, tuple[int, int]]
+
+
+def kernel_files(functions: list[Function], symbols: Symbols, title: str, target: str) -> KernelFiles:
+    """Files that define the functions; each has a table `PREFIX_unitN` of its kernels."""
+    prefix = symbols.prefix
+    units = _partition(functions)
+    names = {f: f"{prefix}_k{f}" for f in range(len(functions))}
+    home = {f: (u, s) for u, unit in enumerate(units) for s, f in enumerate(unit.functions)}
+    render = environment(_TEMPLATES)
+    common = {"prefix": prefix, "title": comment(title), "target": target}
+    files: dict[str, bytes] = {}
     header = render.get_template("internal.h.j2").render(prefix=prefix, symbols=symbols, units=len(units))
     files[f"{prefix}_internal.h"] = header.encode()
     for index, unit in enumerate(units):
-        text = _unit_text(render, common, index, len(units), unit, lowered.functions, names)
-        files[f"{prefix}_kernels{index}.c"] = text
-    return files
+        files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, functions, names)
+    return KernelFiles(files, len(units), home)
 
 
 def _unit_text(

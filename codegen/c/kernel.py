@@ -91,6 +91,8 @@ class Kernel(ABC):
     name: str
     op: str
     requires: frozenset[str] = frozenset()
+    family: str = ""
+    """Kernels of one family share C functions; those of two cannot stand in for each other in a program."""
     scheduled: bool = False
     """Whether `generate` follows `KernelRequest.schedule`."""
 
@@ -171,9 +173,18 @@ class KernelTable:
         """The first kernel whose op, features and `supports` fit; None when there is none."""
         return next(self.fitting(node, target), None)
 
+    def alternatives(self, node: Node, target: Target) -> tuple[Kernel, ...]:
+        """The kernel that `find` gives and those of its family that fit, one of each name, in order of preference."""
+        fitting = list(self.fitting(node, target))
+        named: dict[str, Kernel] = {}
+        for kernel in fitting:
+            if kernel.family == fitting[0].family:
+                named.setdefault(kernel.name, kernel)
+        return tuple(named.values())
+
     def named(self, name: str, node: Node, target: Target) -> Kernel:
-        """The fitting kernel of that name; QcompError when there is none."""
-        for kernel in self.fitting(node, target):
+        """The kernel of that name among the `alternatives`; QcompError when there is none."""
+        for kernel in self.alternatives(node, target):
             if kernel.name == name:
                 return kernel
         raise QcompError(

@@ -54,11 +54,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What a tuning covers: `layers` that have a choice of schedules, how many of them were found in it, and how many
+    of these are computed otherwise than by default."""
+
+    layers: int
+    found: int
+    changed: int
+
+
+@dataclass(frozen=True)
 class SourcePackage:
     """Generated sources.
 
     `files` maps relative paths to contents, in a fixed order; `units` lists those to compile, the weights last;
-    `metadata` is the JSON object that is embedded.
+    `metadata` is the JSON object that is embedded; `tuned` says what a tuning, if there was one, did.
     """
 
     name: str
@@ -67,6 +77,7 @@ class SourcePackage:
     units: tuple[str, ...]
     metadata: Mapping[str, Any]
     plan: MemoryPlan
+    tuned: Tuned | None = None
 
     def write(self, folder: Path) -> None:
         """Writes all files below an existing folder."""

@@ -89,6 +89,7 @@ class X86Kernel(Kernel):
     def __init__(self, isa: Isa) -> None:
         self.isa = isa
         self.name = f"{isa.name}_{self.kind}"
+        self.family = isa.name
         self.requires = isa.features
 
     def supports(self, node: Node, target: Target) -> bool:
