@@ -165,8 +165,8 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes the file in one step: complete, or as it was before."""
+def replace_file(path: Path, content: bytes, mode: int = 0o777) -> None:
+    """Writes the file in one step: complete, or as it was before; `mode` less what the process's mask takes away."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -176,7 +176,7 @@ def replace_file(path: Path, content: bytes) -> None:
             file.write(content)
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o777 & ~mask)
+        os.chmod(name, mode & ~mask)
         os.replace(name, path)
     except OSError as error:
         raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None

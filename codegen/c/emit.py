@@ -122,7 +122,7 @@ def code_files(lowered: Lowered, symbols: Symbols, weights_bytes: int, metadata_
 
 @dataclass(frozen=True)
 class KernelFiles:
-    """The header that all files share and `units` files of kernels; where each function is: (unit, place in its table)."""
+    """A header and `units` files of kernels; `home` says where each function is: (unit, place in its table)."""
 
     files: dict[str, bytes]
     units: int

@@ -14,7 +14,9 @@ from qcomp.errors import QcompError
 from qcomp.ir import Node
 from qcomp.targets.loader import Target
 
-__all__ = ["NO_HALO", "Buffer", "CFunction", "Halo", "Kernel", "KernelCode", "KernelRequest", "KernelTable", "generated"]
+__all__ = [
+    "NO_HALO", "Buffer", "CFunction", "Halo", "Kernel", "KernelCode", "KernelRequest", "KernelTable", "generated",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

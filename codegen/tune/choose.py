@@ -30,6 +30,9 @@ class Rounds:
     """Nanoseconds a layer may take; rounds are then fewer, but three at least."""
 
 
+ROUNDS = Rounds()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The best candidate (0: the default), and the times in nanoseconds: medians of the last rounds."""
@@ -43,7 +46,7 @@ class Verdict:
         return self.default_ns / self.best_ns
 
 
-def choose(count: int, sample: Sample, rounds: Rounds = Rounds()) -> Verdict:
+def choose(count: int, sample: Sample, rounds: Rounds = ROUNDS) -> Verdict:
     """The fastest of candidates 0 .. count-1, or 0 where no other is faster by more than noise."""
     first = max(sample(0), 1.0)
     spent = first * rounds.runs

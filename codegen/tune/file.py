@@ -35,20 +35,18 @@ class Tuning:
     cpu: str = ""
     layers: Mapping[str, Choice] = field(default_factory=dict)
 
-    def check(self, target: str) -> None:
-        """QcompError if it is for another target."""
+    def check(self, target: str, where: str = "tuning") -> None:
+        """QcompError if it is for another target; `where` is what the error names as the place."""
         if target != self.target:
-            raise QcompError(
-                f"the tuning is for {self.target}, not for {target}", where="--tuning", fix="tune for this target"
-            )
+            raise QcompError(f"the tuning is for {self.target}, not for {target}", where=where, fix="tune for that")
 
     def merged(self, other: Tuning) -> Tuning:
         """With the other's choices too, which win; QcompError for another target or CPU."""
-        other.check(self.target)
+        self.check(other.target)
         if self.cpu != other.cpu:
             raise QcompError(
                 f"the tuning was measured on {self.cpu!r}, this machine is {other.cpu!r}",
-                where="--tuning", fix="begin a new file",
+                where="tuning", fix="begin a new file",
             )  # fmt: skip
         return Tuning(self.target, self.cpu, {**self.layers, **other.layers})
 

@@ -36,10 +36,10 @@ def layer_name(step: Step, kernel: Kernel) -> str:
         elif name.endswith("?"):
             words.append(name.rstrip("?"))
     words += [f"y={_buffer(operand.buffer)}" for operand in step.outputs]
-    for name, value in sorted(node.attrs.items()):
+    for name, attribute in sorted(node.attrs.items()):
         default = node.op.attributes[name].default
-        if name not in _NUMBERS and (default is REQUIRED or value != default):
-            words.append(f"{name}={_attribute(value)}")
+        if name not in _NUMBERS and (default is REQUIRED or attribute != default):
+            words.append(f"{name}={_attribute(attribute)}")
     form = kernel.form(node)
     return " ".join([*words, f"form={form.replace(' ', '-')}"] if form else words)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qcomp.codegen.tune.candidates import Candidate, Layer, candidates, network
-from qcomp.codegen.tune.choose import Rounds, Sample, Verdict, choose
+from qcomp.codegen.tune.choose import ROUNDS, Rounds, Sample, Verdict, choose
 from qcomp.codegen.tune.file import Choice, Tuning
 from qcomp.codegen.tune.library import KernelLibrary, Operands, operands_of, others_of
 from qcomp.errors import QcompError
@@ -63,7 +63,7 @@ def tune_graph(
     most: int = CANDIDATES,
     threads: int = 1,
     cc: str | None = None,
-    rounds: Rounds = Rounds(),
+    rounds: Rounds = ROUNDS,
     progress: Progress = lambda stage, done, total: None,
     clock: Clock = lambda layer, candidates, sample: sample,
 ) -> list[Result]:

@@ -28,7 +28,7 @@ from qcomp.codegen.c.x86.packing import (
     tail_lanes,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.schedule import Schedule, chosen_covers, chosen_length, chosen_widths
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, chosen_covers, chosen_length, chosen_widths
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
@@ -202,7 +202,7 @@ def conv_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) for the instruction set `isa`.
 

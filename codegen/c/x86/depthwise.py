@@ -32,7 +32,7 @@ from qcomp.codegen.c.x86.packing import (
     tile_order,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.schedule import Schedule
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
@@ -243,7 +243,7 @@ def depthwise_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
-    schedule: Schedule = Schedule(),
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
     """C of a depthwise convolution with u8 output; weights: int8 [C, KH, KW, 1].
 

@@ -73,6 +73,9 @@ class Schedule:
         return QcompError(f"schedule {self.text!r} does not fit the layer: {why}", fix="run `qcomp tune` again")
 
 
+BY_MODEL = Schedule()
+
+
 def parse_schedule(text: str) -> Schedule:
     """The schedule that a text says; QcompError for anything else."""
     match = _WORDS.fullmatch(text)

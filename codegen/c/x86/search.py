@@ -1,4 +1,4 @@
-"""Schedules worth measuring: what the cost model ranks high, in the orders of computation that it knows little about."""
+"""Schedules worth measuring: what the cost model ranks high, in orders of computation that it knows little of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qcomp.codegen.c.x86.conv import block_weights, group_blocks, is_flat, share
 from qcomp.codegen.c.x86.depthwise import can_rotate
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import run_weights
-from qcomp.codegen.c.x86.schedule import Schedule, runs_of_numbers
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, runs_of_numbers
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Residual
 from qcomp.codegen.c.x86.tiling import channel_splits, line_covers, line_lengths
 
@@ -74,7 +74,7 @@ def depthwise_schedules(shape: ConvShape) -> tuple[str, ...]:
     """Schedules of a depthwise convolution, the most promising first."""
     forms = [Schedule(form=form) for form in ("row", "any") if form == "any" or can_rotate(shape)]
     orders = [order for order in _ORDERS if order.plain]
-    return _texts([Schedule(), *_crossed(forms, [Schedule(), *orders]), Schedule(form="dense")])
+    return _texts([BY_MODEL, *_crossed(forms, [BY_MODEL, *orders]), Schedule(form="dense")])
 
 
 def _texts(schedules: Iterable[Schedule]) -> tuple[str, ...]:
