@@ -15,6 +15,8 @@ from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.isa import AVX2, Isa
 from qcomp.codegen.c.x86.packing import accumulator_reach, float_bits_fit, stored_multipliers
+from qcomp.codegen.c.x86.schedule import parse_schedule
+from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
@@ -29,6 +31,8 @@ class Case:
     rq: Requantization
     seed: int
     extreme: bool = False
+    pick: int = 0
+    """Which of the schedules, counted round and round; 0 is the cost model's choice."""
 
 
 def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -58,9 +62,14 @@ def check(cases: list[Case], isa: Isa) -> None:
     codes = {}
     for i, case in enumerate(cases):
         weights, bias, mult, _ = arrays(case)
-        plain = case.rq.dtype == "u8" and case.rq.residual is None
-        generate = depthwise_code if is_depthwise(case.shape) and plain else conv_code
-        codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}")
+        by_rows = is_depthwise(case.shape) and case.rq.dtype == "u8" and case.rq.residual is None
+        if by_rows:
+            schedules = depthwise_schedules(case.shape)
+        else:
+            schedules = conv_schedules(case.shape, weights, isa, case.rq.residual)
+        schedule = parse_schedule(schedules[case.pick % len(schedules)])
+        generate = depthwise_code if by_rows and schedule.form != "dense" else conv_code
+        codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}", schedule)
     library = Library(codes, isa)
     for i, case in enumerate(cases):
         weights, bias, mult, data = arrays(case)
