@@ -51,7 +51,8 @@ def test_a_schedule_is_what_its_text_says(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("text", [
     " ", "vectors", "vectors=", "vectors=4*1", "vectors=04", "vectors=4,3", "rows=6+", "vectors=4  rows=6",
-    "rows=6 vectors=4", "line=0", "first=both", "prefetch=1", "form=dense ", " form=row", "tasks=8 tasks=8", "unroll=4", "vectors=4\n",
+    "rows=6 vectors=4", "line=0", "first=both", "prefetch=1", "form=dense ", " form=row", "tasks=8 tasks=8",
+    "unroll=4", "vectors=4\n",
 ])  # fmt: skip
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(QcompError, match="is no schedule"):
