@@ -109,7 +109,8 @@ def _lines(
     if is_flat(shape, residual):
         pixels = y.batch * y.height * y.width
         length = chosen_length(schedule, isa, pixels, channels, runs, dwords)
-        return _Lines(pixels // length, length, pixels, 0, length * x.channels, 0, length * y.channels, x.channels, True)
+        steps = length * x.channels, 0, length * y.channels, x.channels
+        return _Lines(pixels // length, length, pixels, 0, *steps, flat=True)
     if schedule.line is not None:
         raise schedule.reject("its lines are the rows of an image")
     return _Lines(
