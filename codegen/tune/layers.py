@@ -6,11 +6,10 @@ from qcomp.codegen.c.kernel import Kernel, KernelTable
 from qcomp.codegen.plan import Step
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import Node
-from qcomp.ir.registry import REQUIRED, Attribute
+from qcomp.ir.registry import REQUIRED, Attr, Attribute
 from qcomp.targets import Target
 
-#: Attributes that change numbers, and not what is done with them.
-_NUMBERS = frozenset({"x_zp", "zp", "lo", "hi", "dtype"})
+_BOUNDS = frozenset({"lo", "hi"})
 
 
 def is_tunable(node: Node, target: Target, table: KernelTable) -> bool:
@@ -37,11 +36,16 @@ def layer_name(step: Step, kernel: Kernel) -> str:
             words.append(name.rstrip("?"))
     words += [f"y={_buffer(operand.buffer)}" for operand in step.outputs]
     for name, attribute in sorted(node.attrs.items()):
-        default = node.op.attributes[name].default
-        if name not in _NUMBERS and (default is REQUIRED or attribute != default):
+        known = node.op.attributes[name]
+        if not _is_number(name, known) and (known.default is REQUIRED or attribute != known.default):
             words.append(f"{name}={_attribute(attribute)}")
     form = kernel.form(node)
     return " ".join([*words, f"form={form.replace(' ', '-')}"] if form else words)
+
+
+def _is_number(name: str, known: Attr) -> bool:
+    """Whether an attribute changes numbers, and not what is done with them; result types are named with the result."""
+    return known.kind in ("float", "dtype") or name in _BOUNDS or name.endswith("zp")
 
 
 def _buffer(buffer: Buffer) -> str:

@@ -24,7 +24,7 @@ _PREFIX = "qcomp_tune"
 _ALIGN = 4096
 _SLACK = 64
 #: More of the rest of the network than this many second level caches is not read before a layer's run.
-_MOST_CACHES = 4
+_MOST_CACHES = 32
 _USUAL_CACHE = 1 << 20
 
 Array = np.ndarray

@@ -146,6 +146,21 @@ def test_layers_are_named_by_what_decides_their_speed() -> None:
     ]  # fmt: skip
 
 
+def test_numbers_are_no_part_of_a_name() -> None:
+    def names(r_mult: float, r_zp: int, weight: int) -> set[str]:
+        graph = Graph("residual")
+        x = graph.input("x", TensorType(DType.F32, (1, 5, 5, 16)))
+        value = graph.add("quantize", [x], {"quant": Quantization.per_tensor(0.05, 3)}, names=["q"]).output
+        arrays = np.full((16, 1, 1, 16), weight, np.int8), np.full(16, weight, np.int32), np.ones(16, np.float32)
+        weights = [graph.constant(array, "c") for array in arrays]
+        attributes = {"x_zp": weight, "zp": r_zp, "lo": -weight, "r_mult": r_mult, "r_zp": r_zp}
+        graph.outputs.append(graph.add("qconv2d", [value, *weights, None, value], attributes, names=["c"]).output)
+        return {layer.name for layer in network(graph, VBMI).layers}
+
+    expected = "qconv2d x=i8[1,5,5,16] w=i8[16,1,1,16] residual=i8[1,5,5,16] y=i8[1,5,5,16] form=vnni"
+    assert names(0.5, 1, 2) == names(-0.25, 7, 3) == {expected}
+
+
 def test_portable_targets_have_nothing_to_tune() -> None:
     assert network(small_network(), target("x86_64")).layers == ()
     assert network(small_network(), target("generic")).layers == ()
@@ -189,7 +204,7 @@ def test_what_stands_for_the_rest_of_a_network_is_no_larger_than_that() -> None:
     own = sum(b.bytes for b in (*layer.inputs, *layer.outputs)) + sum(c.nbytes for c in row[0].code.constants)
     assert others_of(layer, row, own + 1000, VBMI).nbytes == 1000
     assert others_of(layer, row, own - 1, VBMI).nbytes == 0
-    assert others_of(layer, row, 1 << 40, VBMI).nbytes == 4 * VBMI.caches["l2"]
+    assert others_of(layer, row, 1 << 40, VBMI).nbytes == 32 * VBMI.caches["l2"]
 
 
 # ---- a whole graph ---------------------------------------------------------------------------------------------------
