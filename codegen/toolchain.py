@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,21 +97,39 @@ def measure_code(package: SourcePackage) -> Sizes:
 
 def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
     """Compiles the sources that lie in `folder` there; the shared library, without trailer."""
-    for source in SOURCES:
-        shutil.copyfile(source, folder / source.name)
-    jobs = [(unit, KERNEL_FLAGS) for unit in package.units]
-    jobs += [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
-    # Files that take longest first.
-    jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
-    with ThreadPoolExecutor(_PROCESSES) as executor:
-        objects = list(executor.map(lambda job: compile_unit(compiler, package.machine(job[0]), folder, *job), jobs))
-    named = dict(zip((job[0] for job in jobs), objects, strict=True))
+    named = _objects(compiler, package.machine, folder, [(unit, KERNEL_FLAGS) for unit in package.units])
     # The weights first: what follows them in the read-only data needs no gap.
     weights = package.units[-1]
     ordered = [named[weights], *(named[unit] for unit in sorted(named) if unit != weights)]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
     _run([*command, "-o", "model.so", "-lpthread"], folder)
     return folder / "model.so"
+
+
+def _objects(
+    compiler: Compiler, machine: Callable[[str], Target], folder: Path, jobs: list[tuple[str, tuple[str, ...]]]
+) -> dict[str, str]:
+    """Compiles files that lie in `folder`, each with its flags and for the machine that `machine` gives for its name,
+    and those of the runtime; objects by file."""
+    for source in SOURCES:
+        shutil.copyfile(source, folder / source.name)
+    jobs = jobs + [(source.name, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}")) for source in SOURCES]
+    # Files that take longest first.
+    jobs.sort(key=lambda job: (-(folder / job[0]).stat().st_size if job[0].endswith(".c") else 0, job[0]))
+    with ThreadPoolExecutor(_PROCESSES) as executor:
+        objects = list(executor.map(lambda job: compile_unit(compiler, machine(job[0]), folder, *job), jobs))
+    return dict(zip((job[0] for job in jobs), objects, strict=True))
+
+
+def build_kernel_library(
+    compiler: Compiler, target: Target, folder: Path, kernels: Sequence[str], driver: str
+) -> Path:
+    """A shared library of files in `folder`: kernels, what calls them, and the runtime; without a trailer."""
+    jobs = [(unit, KERNEL_FLAGS) for unit in kernels] + [(driver, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}"))]
+    objects = _objects(compiler, lambda _: target, folder, jobs)
+    command = [*compiler.command, *compiler.flags(target, link=True), *_LINK_FLAGS, *sorted(objects.values())]
+    _run([*command, "-o", "kernels.so", "-lpthread"], folder)
+    return folder / "kernels.so"
 
 
 def build_plain_library(compiler: Compiler, target: Target, source: Path, flags: Sequence[str]) -> Path:
@@ -148,8 +166,8 @@ def _run(command: Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes the file in one step: complete, or as it was before."""
+def replace_file(path: Path, content: bytes, mode: int = 0o777) -> None:
+    """Writes the file in one step: complete, or as it was before; `mode` less what the process's mask takes away."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -159,7 +177,7 @@ def replace_file(path: Path, content: bytes) -> None:
             file.write(content)
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o777 & ~mask)
+        os.chmod(name, mode & ~mask)
         os.replace(name, path)
     except OSError as error:
         raise QcompError(f"cannot be written: {error.strerror}", where=str(path)) from None

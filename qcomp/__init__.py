@@ -16,11 +16,17 @@ from qcomp.errors import QcompError
 if TYPE_CHECKING:
     from qcomp.compiler import Options, compile
     from qcomp.runtime.loader import load
+    from qcomp.tuning import tune
 
 __version__ = "0.1.0"
-__all__ = ["Options", "QcompError", "__version__", "compile", "load"]
+__all__ = ["Options", "QcompError", "__version__", "compile", "load", "tune"]
 
-_LAZY = {"Options": "qcomp.compiler", "compile": "qcomp.compiler", "load": "qcomp.runtime.loader"}
+_LAZY = {
+    "Options": "qcomp.compiler",
+    "compile": "qcomp.compiler",
+    "load": "qcomp.runtime.loader",
+    "tune": "qcomp.tuning",
+}
 
 
 def __getattr__(name: str) -> object:

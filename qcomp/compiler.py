@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.toolchain import build_library, replace_folder
+from qcomp.codegen.tune.file import Tuning, read_tuning
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
@@ -61,12 +62,14 @@ class Options:
     """How to compile; the fields are the command line's options.
 
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
+    `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     """
 
     method: str = "mse"
     per_tensor: bool = False
     require_int8: bool = False
     check_passes: bool = False
+    tuning: Tuning | str | Path | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
@@ -99,7 +102,8 @@ class Artifact:
     def save_sources(self, folder: str | Path) -> Path:
         """Writes the C source package for people: build file, readme and example included."""
         options = SourceOptions(form="c", islands=_island_rows(self.coverage))
-        package = generate_levels(self.graph, levels(self.target, self.options.levels), options)
+        held = levels(self.target, self.options.levels)
+        package = generate_levels(self.graph, held, options, tuning=read_tuning_of(self.options, held))
         return replace_folder(Path(folder), package.files)
 
 
@@ -118,15 +122,28 @@ def compile(
     binds dynamic dimensions.  Raises QcompError for whatever the user can mend.
     """
     machine = native() if target == "native" else target_named(target)
-    _report(options, "import", 0, 1)
     held = levels(machine, options.levels)
+    tuning = read_tuning_of(options, held)
+    options = replace(options, tuning=tuning)
+    _report(options, "import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
     _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
     _report(options, "generate", 0, 1)
-    package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)))
+    package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
     return Artifact(graph, found, machine, package, options)
+
+
+def read_tuning_of(options: Options, held: Sequence[Target]) -> Tuning | None:
+    """The tuning that the options give for code of these targets, read if it is a file; QcompError when it is for
+    another target, or there are several."""
+    if options.tuning is None:
+        return None
+    given = options.tuning
+    tuning = given if isinstance(given, Tuning) else read_tuning(Path(given))
+    tuning.check_levels([target.name for target in held], "tuning" if isinstance(given, Tuning) else str(given))
+    return tuning
 
 
 def _report(options: Options, stage: str, done: int, total: int) -> None:

@@ -118,6 +118,19 @@ def cpu_features() -> frozenset[str]:
     return found | _BASELINE.get(machine(), frozenset())
 
 
+def cpu_name() -> str:
+    """What this machine's CPU calls itself, for people; empty where that is not known."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
+
+
 def parse_cpuinfo(lines: Iterable[str]) -> frozenset[str]:
     """The known features in the text of /proc/cpuinfo: those of its first CPU, which Linux makes all CPUs share."""
     for line in lines:

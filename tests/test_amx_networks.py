@@ -15,6 +15,8 @@ import qcomp
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.x86 import amx
 from qcomp.codegen.toolchain import build_library
+from qcomp.codegen.tune.candidates import candidates, network
+from qcomp.codegen.tune.file import Choice, Tuning
 from qcomp.errors import QcompError
 from qcomp.ir import run
 from qcomp.runtime.features import cpu_features
@@ -55,6 +57,25 @@ def test_small_networks(
             feeds = {case.input_name: case.inputs[sample : sample + 1]}
             expected, found = run(artifact.graph, feeds), model.run(feeds)
             assert [name for name, array in expected.items() if not same_bits(array, found[name])] == []
+
+
+@needs_vectors
+def test_a_tuning_may_take_tiles_in_any_order_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QCOMP_CACHE", str(tmp_path))
+    case = Architecture("resnet8_32", resnet8, (3, 32, 32)).case()
+    graph = qcomp.compile(case.onnx_path, target=AMX.name, calibration=case.calibration[:8]).graph
+    choices = {}
+    for index, layer in enumerate(network(graph, AMX).layers):
+        row = candidates(layer, AMX, 24)
+        choice = row[1 + 5 * index % (len(row) - 1)]
+        choices[layer.name] = Choice(choice.kernel, choice.schedule, 1.1)
+    package = generate(graph, AMX, tuning=Tuning(AMX.name, "", choices))
+    assert package.tuned is not None and package.tuned.changed == package.tuned.layers > 0
+    assert {choice.schedule.startswith("tiles=amx") for choice in choices.values()} == {True, False}
+    with qcomp.load(build_library(modelled(package), tmp_path / "model.so")) as model:
+        feeds = {case.input_name: case.inputs[:1]}
+        expected, found = run(graph, feeds), model.run(feeds)
+        assert [name for name, array in expected.items() if not same_bits(array, found[name])] == []
 
 
 @pytest.mark.skipif(AMX.features <= cpu_features(), reason="this machine has AMX")

@@ -21,6 +21,7 @@ LEVELS = {
     "quantize": 4,
     "reports": 4,
     "compiler": 5,
+    "tuning": 5,
     "zoo": 5,
     "cli": 6,
 }

@@ -18,6 +18,7 @@ from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment
 from qcomp.codegen.c.weights import metadata_file, weight_files
 from qcomp.codegen.plan import Fill, Operand
+from qcomp.codegen.tune.file import Tuning
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph
 from qcomp.runtime.metadata import metadata_text
@@ -55,16 +56,20 @@ class Code:
 
 
 def generate(
-    graph: Graph, target: Target, options: Options | None = None, table: KernelTable | None = None
+    graph: Graph,
+    target: Target,
+    options: Options | None = None,
+    table: KernelTable | None = None,
+    tuning: Tuning | None = None,
 ) -> SourcePackage:
     """C sources of a verified graph for this target alone.
 
-    Raises QcompError when an op has no kernel on the target or a constant rules its kernel out.  The same graph,
-    target and options give the same bytes.
+    Raises QcompError when an op has no kernel on the target, a constant rules its kernel out, or `tuning` is for
+    another target or code.  The same graph, target, options and tuning give the same bytes.
     """
     options = (options or Options()).resolved(graph.name, target)
     blob = Blob()
-    lowered = lower(graph, target, blob, table)
+    lowered = lower(graph, target, blob, table, tuning)
     content = blob.content()
     metadata = describe(lowered, options, content)
     prefix = options.prefix
@@ -74,7 +79,8 @@ def generate(
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
-    package = SourcePackage(prefix, target, files, (*sources, weights_unit), metadata, lowered.plan)
+    units = (*sources, weights_unit)
+    package = SourcePackage(prefix, target, files, units, metadata, lowered.plan, tuned=lowered.tuned)
     if options.form == "c":
         return with_distribution(package, graph)
     return package

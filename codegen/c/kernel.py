@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,9 @@ from qcomp.errors import QcompError
 from qcomp.ir import Node
 from qcomp.targets.loader import Target
 
-__all__ = ["NO_HALO", "Buffer", "CFunction", "Halo", "Kernel", "KernelCode", "KernelRequest", "KernelTable"]
+__all__ = [
+    "NO_HALO", "Buffer", "CFunction", "Halo", "Kernel", "KernelCode", "KernelRequest", "KernelTable", "generated",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class KernelRequest:
     outputs: tuple[Buffer, ...]
     target: Target
     symbol: str
+    schedule: str = ""
+    """One of the kernel's `schedules` for this node; empty for its own choice."""
 
     @property
     def stored_offset(self) -> int:
@@ -91,10 +95,26 @@ class Kernel(ABC):
     name: str
     op: str
     requires: frozenset[str] = frozenset()
+    family: str = ""
+    """Kernels of one family share C functions; those of two cannot stand in for each other in a program."""
+    scheduled: bool = False
+    """Whether `generate` follows `KernelRequest.schedule`."""
 
     def supports(self, node: Node, target: Target) -> bool:
         """Whether this kernel can execute the node on the target."""
         return True
+
+    def schedules(self, request: KernelRequest) -> tuple[str, ...]:
+        """Ways to compute the node that `qcomp tune` may choose from, each once, the most promising first.
+
+        Readable texts that `KernelRequest.schedule` takes; all give the same integers. The empty one comes first.
+        """
+        return ("",)
+
+    def form(self, node: Node) -> str:
+        """What of the constants decides which code and schedules there are, for the name of a layer in tuning files:
+        one word or more, without anything that differs between layers which are computed alike."""
+        return ""
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         """Padding that each input in `KernelRequest.inputs` must carry."""
@@ -119,6 +139,16 @@ class Kernel(ABC):
         """The code; QcompError when a constant rules it out (for example a bias that overflows)."""
 
 
+def generated(kernel: Kernel, request: KernelRequest) -> KernelCode:
+    """The kernel's code for the request; QcompError for a schedule that it does not have."""
+    if request.schedule and not kernel.scheduled:
+        raise QcompError(
+            f"kernel {kernel.name} has no schedule {request.schedule!r}",
+            where=f"node {request.node.name!r}", fix="run `qcomp tune` again",
+        )  # fmt: skip
+    return kernel.generate(request)
+
+
 def activations(node: Node) -> tuple[int, ...]:
     """Operand indices that are neither absent nor constant, in order."""
     return tuple(i for i, v in enumerate(node.inputs) if v is not None and not v.is_constant)
@@ -137,12 +167,34 @@ class KernelTable:
             rows.setdefault(kernel.op, []).append(kernel)
         object.__setattr__(self, "_by_op", {op: tuple(found) for op, found in rows.items()})
 
-    def find(self, node: Node, target: Target) -> Kernel | None:
-        """The first kernel whose op, features and `supports` fit; None when there is none."""
+    def fitting(self, node: Node, target: Target) -> Iterator[Kernel]:
+        """Kernels whose op, features and `supports` fit, in order of preference."""
         for kernel in self._by_op.get(node.op.name, ()):
             if kernel.requires <= target.features and kernel.supports(node, target):
+                yield kernel
+
+    def find(self, node: Node, target: Target) -> Kernel | None:
+        """The first kernel whose op, features and `supports` fit; None when there is none."""
+        return next(self.fitting(node, target), None)
+
+    def alternatives(self, node: Node, target: Target) -> tuple[Kernel, ...]:
+        """The kernel that `find` gives and those of its family that fit, one of each name, in order of preference."""
+        fitting = list(self.fitting(node, target))
+        named: dict[str, Kernel] = {}
+        for kernel in fitting:
+            if kernel.family == fitting[0].family:
+                named.setdefault(kernel.name, kernel)
+        return tuple(named.values())
+
+    def named(self, name: str, node: Node, target: Target) -> Kernel:
+        """The kernel of that name among the `alternatives`; QcompError when there is none."""
+        for kernel in self.alternatives(node, target):
+            if kernel.name == name:
                 return kernel
-        return None
+        raise QcompError(
+            f"no kernel {name!r} of target {target.name} computes this {node.op.name}",
+            where=f"node {node.name!r}", fix="run `qcomp tune` again",
+        )  # fmt: skip
 
     def select(self, node: Node, target: Target) -> Kernel:
         """As `find`; QcompError when the target has no kernel for the node."""

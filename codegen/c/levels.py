@@ -17,6 +17,7 @@ from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.c.render import comment, environment, identifier
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.weights import metadata_file, weight_files
+from qcomp.codegen.tune.file import Tuning
 from qcomp.ir import Graph
 from qcomp.runtime.metadata import metadata_text
 from qcomp.runtime.sources import HEADER
@@ -26,16 +27,23 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def generate_levels(
-    graph: Graph, levels: Sequence[Target], options: Options | None = None, table: KernelTable | None = None
+    graph: Graph,
+    levels: Sequence[Target],
+    options: Options | None = None,
+    table: KernelTable | None = None,
+    tuning: Tuning | None = None,
 ) -> SourcePackage:
     """C sources of a verified graph for these targets, the best first; the last one is the package's own target,
     whose features all others have. One target alone gives what `generate` gives.
 
-    Raises QcompError as `generate` does, and for features that code cannot ask the CPU for.
+    Raises QcompError as `generate` does, for features that code cannot ask the CPU for, and for a tuning of several
+    targets: kernels of a level are chosen to share constants with others', which those of a tuning may not.
     """
     *richer, base = levels
     if not richer:
-        return generate(graph, base, options, table)
+        return generate(graph, base, options, table, tuning)
+    if tuning is not None:
+        tuning.check_levels([target.name for target in levels])
     options = (options or Options()).resolved(graph.name, base)
     prefix = options.prefix
     widths = [target.vector_bytes for target in richer]
@@ -66,7 +74,8 @@ def generate_levels(
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
     plan = lowered[base.name].plan
-    package = SourcePackage(prefix, base, files, (*sources, weights_unit), metadata, plan, tuple(levels), machines)
+    units = (*sources, weights_unit)
+    package = SourcePackage(prefix, base, files, units, metadata, plan, levels=tuple(levels), machines=machines)
     return with_distribution(package, graph) if options.form == "c" else package
 
 

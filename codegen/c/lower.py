@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qcomp.codegen.c.constants import Blob
-from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, KernelTable
+from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest, KernelTable, generated
+from qcomp.codegen.c.package import Tuned
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.plan import MemoryPlan, Step, make_plan
+from qcomp.codegen.plan.buffer import Buffer
+from qcomp.codegen.tune.file import Tuning
+from qcomp.codegen.tune.layers import is_tunable, layer_name
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, Node
 from qcomp.targets import Target
@@ -38,20 +42,32 @@ class Lowered:
     plan: MemoryPlan
     steps: list[Built]
     functions: list[Function]
+    tuned: Tuned | None = None
 
 
-def lower(graph: Graph, target: Target, blob: Blob, table: KernelTable | None = None) -> Lowered:
+def lower(
+    graph: Graph, target: Target, blob: Blob, table: KernelTable | None = None, tuning: Tuning | None = None
+) -> Lowered:
     """Kernels, memory plan and code of a graph's steps; their constants are added to `blob`."""
     table = table or kernel_table()
     chosen: dict[str, Kernel] = {}
 
     def kernel_of(node: Node) -> Kernel:
-        key = node.outputs[0].name  # unique in the graph and in the planner's copy of it; node names are not
+        key = _key(node)
         if key not in chosen:
             chosen[key] = table.select(node, target)
         return chosen[key]
 
     plan = make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+    schedules: dict[str, str] = {}
+    tuned = None
+    if tuning is not None:
+        tuning.check(target.name)
+        before = dict(chosen)
+        tuned = _follow(tuning, plan, target, table, chosen, schedules)
+        if chosen != before:
+            default, plan = plan, make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+            _drop_moved(schedules, default, plan)
     for step in plan.steps:
         for operand in (*step.inputs, *step.outputs):
             if operand.buffer.elements >= _MOST_ELEMENTS:
@@ -60,13 +76,57 @@ def lower(graph: Graph, target: Target, blob: Blob, table: KernelTable | None = 
                     where=f"%{operand.name}", fix="make the model's inputs smaller",
                 )  # fmt: skip
     functions: dict[Function, int] = {}
-    built = [_build(step, kernel_of(step.node), target, blob, functions) for step in plan.steps]
-    return Lowered(graph, target, plan, built, list(functions))
+    built = [
+        _build(step, kernel_of(step.node), schedules.get(_key(step.node), ""), target, blob, functions)
+        for step in plan.steps
+    ]
+    return Lowered(graph, target, plan, built, list(functions), tuned)
+
+
+def _key(node: Node) -> str:
+    """Unique in the graph and in the planner's copy of it; node names are not."""
+    return node.outputs[0].name
+
+
+def _follow(
+    tuning: Tuning,
+    plan: MemoryPlan,
+    target: Target,
+    table: KernelTable,
+    chosen: dict[str, Kernel],
+    schedules: dict[str, str],
+) -> Tuned:
+    """Puts what the tuning says of the plan's layers in `chosen` and `schedules`, by `_key`."""
+    layers = [step for step in plan.steps if is_tunable(step.node, target, table)]
+    found = changed = 0
+    for step in layers:
+        key = _key(step.node)
+        choice = tuning.layers.get(layer_name(step, chosen[key]))
+        if choice is None:
+            continue
+        kernel = table.named(choice.kernel, step.node, target)
+        found += 1
+        changed += kernel is not chosen[key] or choice.schedule != ""
+        chosen[key], schedules[key] = kernel, choice.schedule
+    return Tuned(len(layers), found, changed)
+
+
+def _drop_moved(schedules: dict[str, str], default: MemoryPlan, plan: MemoryPlan) -> None:
+    """Takes out schedules of steps whose buffers other kernels have changed: they were measured with those as were."""
+
+    def buffers(step: Step) -> tuple[Buffer, ...]:
+        return tuple(operand.buffer for operand in (*step.inputs, *step.outputs))
+
+    before = {_key(step.node): buffers(step) for step in default.steps}
+    for step in plan.steps:
+        if before.get(_key(step.node)) != buffers(step):
+            schedules.pop(_key(step.node), None)
 
 
 def _build(
     step: Step,
     kernel: Kernel,
+    schedule: str,
     target: Target,
     blob: Blob,
     functions: dict[Function, int],
@@ -77,8 +137,9 @@ def _build(
         tuple(o.buffer for o in step.outputs),
         target,
         PLACEHOLDER,
+        schedule,
     )
-    code = kernel.generate(request)
+    code = generated(kernel, request)
     # Layers of one shape share one function: what differs between them is behind the pointers.
     function = functions.setdefault((code.text, code.helpers), len(functions))
     return Built(step, code, function, tuple(blob.add(c) for c in code.constants))

@@ -54,13 +54,23 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What a tuning covers: `layers` that have a choice of schedules, how many of them were found in it, and how many
+    of these are computed otherwise than by default."""
+
+    layers: int
+    found: int
+    changed: int
+
+
+@dataclass(frozen=True)
 class SourcePackage:
     """Generated sources.
 
     `files` maps relative paths to contents, in a fixed order; `units` lists those to compile, the weights last;
     `metadata` is the JSON object that is embedded.  `levels` are the targets that it holds code for, the best first
     and `target` last, where there are several: `machines` has the units that are not compiled for `target`, and
-    `plan` is that of `target`.
+    `plan` is that of `target`.  `tuned` says what a tuning, if there was one, did.
     """
 
     name: str
@@ -71,6 +81,7 @@ class SourcePackage:
     plan: MemoryPlan
     levels: tuple[Target, ...] = ()
     machines: Mapping[str, Target] = field(default_factory=dict)
+    tuned: Tuned | None = None
 
     @property
     def arena_bytes(self) -> int:

@@ -20,6 +20,7 @@ from qcomp.cli.inspect import inspect
 from qcomp.cli.opt import opt
 from qcomp.cli.run import run
 from qcomp.cli.targets import targets
+from qcomp.cli.tune import tune
 
 app = typer.Typer(
     add_completion=False,
@@ -48,6 +49,7 @@ def _qcomp(
 
 
 app.command("compile")(compile_model)
+app.command("tune")(tune)
 app.command("run")(run)
 app.command("bench")(bench)
 app.command("check")(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from qcomp.ir.graph import Graph
     from qcomp.quantize.samples import Samples
 
+class Order(StrEnum):
+    """Channel order of images."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Resize(StrEnum):
+    """How images get their size."""
+
+    CROP = "crop"
+    STRETCH = "stretch"
+
+
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx model or a .qir text.", show_default=False)]
 ArtifactPath = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="What `qcomp compile` wrote.", show_default=False)
@@ -24,6 +39,40 @@ Shapes = Annotated[
     typer.Option("--shape", metavar="NAME=1,3,48,320", help="Bind the shape of an input (repeatable).",
                  show_default=False),
 ]  # fmt: skip
+Calibrate = Annotated[
+    Path | None,
+    typer.Option("--calibrate", metavar="DATA", show_default=False,
+                 help="An .npz or .npy whose first axis counts samples, a folder of them, or a folder of images."),
+]  # fmt: skip
+Method = Annotated[
+    str, typer.Option("--method", help="How ranges are chosen: minmax, percentile[:99.99], entropy or mse.")
+]
+PerTensor = Annotated[bool, typer.Option("--per-tensor", help="One scale a weight tensor, not one a channel.")]
+ImageMean = Annotated[
+    str | None, typer.Option("--image-mean", metavar="M[,M,M]", show_default=False,
+                             help="Images: what is subtracted from pixels of 0 to 255.")
+]  # fmt: skip
+ImageStd = Annotated[
+    str | None, typer.Option("--image-std", metavar="S[,S,S]", show_default=False,
+                             help="Images: what they are then divided by.")
+]  # fmt: skip
+ImageSize = Annotated[
+    str | None, typer.Option("--image-size", metavar="HxW", help="Images: size, if the model leaves it open.",
+                             show_default=False)
+]  # fmt: skip
+ImageOrder = Annotated[Order, typer.Option("--image-order", help="Images: order of the channels.")]
+ImageResize = Annotated[Resize, typer.Option("--image-resize", help="Images: crop the middle, or stretch.")]
+TuningFile = Annotated[
+    Path | None,
+    typer.Option("--tuning", metavar="FILE", show_default=False,
+                 help="What `qcomp tune` measured for the target: kernels and schedules of layers."),
+]  # fmt: skip
+Compiler = Annotated[
+    str | None,
+    typer.Option("--cc", metavar="gcc|clang|PATH", help="C compiler; without it, the one of the ziglang package.",
+                 show_default=False),
+]  # fmt: skip
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Level = Annotated[
     str | None,
@@ -88,6 +137,13 @@ def samples_for(
     if given and not any(isinstance(source, ImageSource) for source in samples.sources):
         raise QcompError(f"these are arrays, not images: {', '.join(given)}", where=str(data), fix="leave that out")
     return samples
+
+
+def check_images_are_read(calibrate: Path | None, *images: str | None) -> None:
+    """QcompError for options of images (as `image_options` takes them) without data that they could be for."""
+    unread = image_options(*images)  # type: ignore[arg-type]
+    if unread and calibrate is None:
+        raise QcompError("it is for images, and there are none", where=", ".join(unread), fix="give --calibrate DATA")
 
 
 def image_options(mean: str | None, std: str | None, size: str | None, order: str, resize: str) -> list[str]:

@@ -9,7 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qcomp.cli.arguments import Json, ModelPath, Shapes, TargetName
+from qcomp.cli.arguments import (
+    Calibrate,
+    Compiler,
+    ImageMean,
+    ImageOrder,
+    ImageResize,
+    ImageSize,
+    ImageStd,
+    Json,
+    Method,
+    ModelPath,
+    Order,
+    PerTensor,
+    Quiet,
+    Resize,
+    Shapes,
+    TargetName,
+    TuningFile,
+)
 
 if TYPE_CHECKING:
     from qcomp.compiler import Artifact
@@ -32,50 +50,13 @@ class Emit(StrEnum):
     C = "c"
 
 
-class Order(StrEnum):
-    """Channel order of images."""
-
-    RGB = "rgb"
-    BGR = "bgr"
-
-
-class Resize(StrEnum):
-    """How images get their size."""
-
-    CROP = "crop"
-    STRETCH = "stretch"
-
-
 _MOST_FINDINGS = 8  # shown; they come worst first
 
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="OUT", help="The file to write; with --emit c a folder.",
                        show_default=False)
 ]  # fmt: skip
-Calibrate = Annotated[
-    Path | None,
-    typer.Option("--calibrate", metavar="DATA", show_default=False,
-                 help="An .npz or .npy whose first axis counts samples, a folder of them, or a folder of images."),
-]  # fmt: skip
 Float = Annotated[bool, typer.Option("--float", help="Compile a model that is not quantized as float32.")]
-Method = Annotated[
-    str, typer.Option("--method", help="How ranges are chosen: minmax, percentile[:99.99], entropy or mse.")
-]
-PerTensor = Annotated[bool, typer.Option("--per-tensor", help="One scale a weight tensor, not one a channel.")]
-ImageMean = Annotated[
-    str | None, typer.Option("--image-mean", metavar="M[,M,M]", show_default=False,
-                             help="Images: what is subtracted from pixels of 0 to 255.")
-]  # fmt: skip
-ImageStd = Annotated[
-    str | None, typer.Option("--image-std", metavar="S[,S,S]", show_default=False,
-                             help="Images: what they are then divided by.")
-]  # fmt: skip
-ImageSize = Annotated[
-    str | None, typer.Option("--image-size", metavar="HxW", help="Images: size, if the model leaves it open.",
-                             show_default=False)
-]  # fmt: skip
-ImageOrder = Annotated[Order, typer.Option("--image-order", help="Images: order of the channels.")]
-ImageResize = Annotated[Resize, typer.Option("--image-resize", help="Images: crop the middle, or stretch.")]
 BackendName = Annotated[Backend, typer.Option("--backend", help="What generates code.")]
 LevelNames = Annotated[
     str | None,
@@ -83,11 +64,6 @@ LevelNames = Annotated[
                  help="Which of the targets that the target carries, and itself; without it, all."),
 ]  # fmt: skip
 EmitForm = Annotated[Emit, typer.Option("--emit", help="A shared library, or a C source package.")]
-Compiler = Annotated[
-    str | None,
-    typer.Option("--cc", metavar="gcc|clang|PATH", help="C compiler; without it, the one of the ziglang package.",
-                 show_default=False),
-]  # fmt: skip
 RequireInt8 = Annotated[bool, typer.Option("--require-int8", help="Fail if anything stays float32.")]
 CheckPasses = Annotated[
     bool, typer.Option("--check-passes", help="Run the interpreter between passes; fail where a pass changes results.")
@@ -95,7 +71,6 @@ CheckPasses = Annotated[
 PrintAfterAll = Annotated[
     bool, typer.Option("--print-after-all", help="Show the graph after each pass, on standard error.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def compile_model(
@@ -115,6 +90,7 @@ def compile_model(
     image_resize: ImageResize = Resize.CROP,
     backend: BackendName = Backend.C,
     emit: EmitForm = Emit.LIB,
+    tuning: TuningFile = None,
     cc: Compiler = None,
     require_int8: RequireInt8 = False,
     check_passes: CheckPasses = False,
@@ -124,28 +100,25 @@ def compile_model(
 ) -> None:
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import image_options, parse_shapes, samples_for
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
-    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
     check_input(model)
     if emit is Emit.LIB:
-        check_output(output, *filter(None, (model, calibrate)))
+        check_output(output, *filter(None, (model, calibrate, tuning)))
     else:
         check_output_folder(output)
 
-    unread = image_options(image_mean, image_std, image_size, image_order, image_resize)
-    if unread and calibrate is None:
-        raise QcompError("it is for images, and there are none", where=", ".join(unread), fix="give --calibrate DATA")
-
+    images = (image_mean, image_std, image_size, image_order, image_resize)
+    check_images_are_read(calibrate, *images)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
         from qcomp.codegen.toolchain import find_compiler
-        from qcomp.compiler import Options, compile
+        from qcomp.compiler import Options, compile, read_tuning_of
         from qcomp.quantize.observers import method_named
         from qcomp.targets import levels as levels_of
         from qcomp.targets import target as target_named
@@ -153,15 +126,16 @@ def compile_model(
         # Whatever can be wrong without a look at the model is said before any work.
         machine = target_named(target)
         named = tuple(name.strip() for name in levels.split(",")) if levels is not None else ()
-        levels_of(machine, named)
+        held = levels_of(machine, named)
         method_named(method)
+        measured = read_tuning_of(Options(tuning=tuning), held)
         if emit is Emit.LIB:
             machine.compiler_flags(find_compiler(cc).kind)
         progress("import", 0, 1)
         graph = read_graph(model, shapes)
         samples = None
         if calibrate is not None:
-            samples = samples_for(graph, calibrate, image_mean, image_std, image_size, image_order, image_resize)
+            samples = samples_for(graph, calibrate, *images)
         _check_quantization(model, graph, samples, float)
         calibrations: list[Calibration] = []
         options = Options(
@@ -169,6 +143,7 @@ def compile_model(
             per_tensor=per_tensor,
             require_int8=require_int8,
             check_passes=check_passes,
+            tuning=measured,
             cc=cc,
             levels=named,
             progress=progress,
@@ -186,6 +161,10 @@ def compile_model(
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:
         facts["notes"].append(f"keys of the calibration data that are no inputs: {', '.join(samples.unused)}")
+    facts["tuning"] = None
+    if tuning is not None:
+        assert artifact.package.tuned is not None
+        facts["tuning"] = {"file": str(tuning), **vars(artifact.package.tuned)}
     if json:
         print_json(facts)
     else:
@@ -270,5 +249,15 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
     print(f"  weights  {bytes_text(facts['weights_bytes'])}")
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
+    if facts["tuning"] is not None:
+        print(f"  tuning   {_tuning_text(facts['tuning'])}")
     for line in island_lines(facts["islands"], facts["float_copies"]):
         print(f"  float32  {line}")
+
+
+def _tuning_text(tuned: dict[str, Any]) -> str:
+    from qcomp.cli.output import plural
+
+    found, layers = tuned["found"], tuned["layers"]
+    text = f"{found} of {plural(layers, 'layer')} found in {tuned['file']}, {tuned['changed']} not as by default"
+    return text if found == layers else f"{text}; the other {layers - found} by default"

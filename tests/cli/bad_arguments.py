@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qcomp.runtime.artifact import read_trailer, write_trailer
+from qcomp.targets import native
 
 Template = Callable[[Path, Path], list[object]]
 ARGUMENTS: dict[str, tuple[Template, str]] = {}
@@ -208,3 +209,67 @@ _of("bench: model that onnxruntime refuses", "bad.onnx", lambda made, new: [
 def _text(folder: Path) -> Path:
     (folder / "bad.onnx").write_bytes(b"no model")
     return folder / "bad.onnx"
+
+
+def _tune(name: str, mention: str, *options: object, model: str = "mlp.onnx", out: str = "t.json") -> None:
+    def template(made: Path, new: Path) -> list[object]:
+        return ["tune", made / model, "-o", new / out, *options]
+
+    ARGUMENTS[f"tune: {name}"] = template, mention
+
+
+_tune("target that this machine cannot run", "aarch64", "--target", "aarch64")
+_tune("unknown target", "x86_64-avx3", "--target", "x86_64-avx3")
+_tune("target without schedules", "no layer", "--target", "x86_64")
+_tune("no candidates", "0 candidates", "--candidates", "0")
+_tune("candidates in words", "--candidates", "--candidates", "many")
+_tune("negative threads", "-2", "--threads", "-2")
+_tune("compiler that is not there", "/no/such/cc", "--cc", "/no/such/cc")
+_tune("method typo", "entrpy", "--method", "entrpy")
+_tune("images that are not there", "--calibrate", "--image-std", "2")
+_tune("model that is not there", "lost.onnx", model="lost.onnx")
+_tune("output in a missing folder", "missing", out="missing/t.json")
+_tune("output is a folder", "folder", out="")
+_tune("shape of an unknown input", "'z'", "--shape", "z=1,16")
+_command("tune: nowhere to write", "--output", "tune", "MADE/mlp.onnx")
+_command("tune: output is the model", "replace", "tune", "MADE/mlp.onnx", "-o", "MADE/mlp.onnx")
+_command("tune: file that is not there", "lost.json", "tune", "MADE/mlp.onnx", "--tuning", "NEW/lost.json")
+
+_TUNINGS = {
+    "missing": (None, "bad.json"),
+    "empty": ("", "bad.json"),
+    "a folder's worth of nonsense": ("\0\1\2", "bad.json"),
+    "other JSON": ('{"a": 1}', "bad.json"),
+    "of a later version": ('{"format": 7}', "format 7"),
+    "damaged": ('{"format": 1, "cpu": "c", "target": "x86_64", "layers": {"l": 1}}', "'l'"),
+    "for another target": ('{"format": 1, "cpu": "c", "target": "z80", "layers": {}}', "z80"),
+}
+
+
+def _tuning(content: str | None, *command: str) -> Template:
+    def template(made: Path, new: Path) -> list[object]:
+        if content is not None:
+            (new / "bad.json").write_text(content)
+        output = [] if command[0] == "tune" else ["-o", new / "out.so", "--calibrate", made / "mlp.npz"]
+        return [command[0], made / "mlp.onnx", *output, "--tuning", new / "bad.json"]
+
+    return template
+
+
+for _name, (_content, _mention) in _TUNINGS.items():
+    for _verb in ("compile", "tune"):
+        _of(f"{_verb}: tuning file {_name}", _mention, _tuning(_content, _verb))
+_of("compile: tuning of several targets", "for x86_64-avx2 alone", lambda made, new: _several(made, new))
+_of("tune: file of another CPU", "'no such CPU'", lambda made, new: _other_cpu(made, new))
+
+
+def _several(made: Path, new: Path) -> list[object]:
+    (new / "good.json").write_text('{"format": 1, "cpu": "", "layers": {}, "target": "x86_64-avx2"}')
+    given = ["compile", made / "mlp.onnx", "-o", new / "out.so", "--calibrate", made / "mlp.npz"]
+    return [*given, "--target", "x86_64", "--levels", "x86_64-avx2", "--tuning", new / "good.json"]
+
+
+def _other_cpu(made: Path, new: Path) -> list[object]:
+    content = f'{{"format": 1, "cpu": "no such CPU", "target": "{native().name}", "layers": {{}}}}'
+    (new / "bad.json").write_text(content)
+    return ["tune", made / "mlp.onnx", "--tuning", new / "bad.json"]

@@ -28,6 +28,7 @@ from qcomp.codegen.c.x86.packing import (
 )
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
 from qcomp.codegen.c.x86.runs import Runs, runs_of
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Plane, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
@@ -58,10 +59,17 @@ def amx_or_vector_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
-    """C of a convolution for `isa` and AMX, by whichever is expected to be faster; arguments as of `conv_code`."""
-    generate = amx_code if tiles_are_faster(shape, requantization.residual, isa) else conv_code
-    return generate(shape, weights, bias, mult, requantization, isa, symbol)
+    """C of a convolution for `isa` and AMX; arguments as of `conv_code`.
+
+    By whichever is expected to be faster, but a schedule is followed: by tiles if it has them, else by vectors."""
+    if schedule == BY_MODEL:
+        by_tiles = tiles_are_faster(shape, requantization.residual, isa)
+    else:
+        by_tiles = schedule.tiles is not None
+    generate = amx_code if by_tiles else conv_code
+    return generate(shape, weights, bias, mult, requantization, isa, symbol, schedule)
 
 
 def tile_config(rows: int, depth: Depth) -> list[int]:
@@ -187,10 +195,14 @@ def amx_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) by AMX tiles; epilogues are those of `isa`, of 512 bits.
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32, and
+    for a schedule that does not fit."""
+    if schedule.cut:
+        raise schedule.reject("tiles are cut by the cost model alone")
     residual = requantization.residual
     layout, plan = runs_of(shape), amx_plan(shape, plane_of(residual))
     tiles, depth = plan.tiles, plan.depth
@@ -213,8 +225,9 @@ def amx_code(
 
     unit, units = plan.unit, -(-tiles.count // plan.unit)
     unit_bytes = unit * tiles.rows * (tiles.x_step + shape.y.channels * (4 if f32 else 1))
-    grid = partition(units, len(panels), plan.cycles, packed.blob.size, unit_bytes)
+    grid = partition(units, len(panels), plan.cycles, packed.blob.size, unit_bytes, schedule.order)
     units_per_block = -(-units // grid.line_blocks)
+    prefetch = stride < PREFETCH_BYTES <= packed.blob.size if schedule.prefetch is None else schedule.prefetch
     tail = layout.outputs - TILE_ROWS * sum(vectors for vectors, _ in plan.panels[:-1])
     text = render(
         "amx_conv.c.j2",
@@ -228,7 +241,7 @@ def amx_code(
         depth=depth,
         most=max(band.pixels for band in bands),
         scratch=TILE_ROWS * tiles.rows * max(len(band.stores) for band in bands),
-        prefetch=stride < PREFETCH_BYTES <= packed.blob.size,
+        prefetch=prefetch,
         table=epilogue.table,
         tile_blocks=grid.line_blocks,
         tiles_per_block=unit * units_per_block,

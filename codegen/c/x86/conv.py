@@ -25,8 +25,9 @@ from qcomp.codegen.c.x86.packing import (
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.runs import runs_of
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, chosen_covers, chosen_length, chosen_widths
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
-from qcomp.codegen.c.x86.tiling import cover_line, line_length, partition, split_channels
+from qcomp.codegen.c.x86.tiling import cover_line, partition, split_channels
 
 # Weights of this size are not expected in the second level cache when a layer starts. Of a single pixel they are one
 # stream, which the processor's own prefetcher follows better.
@@ -92,17 +93,24 @@ class _Lines:
     flat: bool = False
 
 
+def is_flat(shape: ConvShape, residual: Residual | None) -> bool:
+    """Whether all pixels lie as one line, which may be cut anywhere."""
+    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
+    return pointwise and shape.x.dense and shape.y.dense and (residual is None or residual.plane.dense)
+
+
 def _lines(
-    isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int, residual: Residual | None
+    isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int, residual: Residual | None, schedule: Schedule
 ) -> _Lines:
     x, y = shape.x, shape.y
     sh, sw = shape.strides
-    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
-    if pointwise and x.dense and y.dense and (residual is None or residual.plane.dense):
+    if is_flat(shape, residual):
         pixels = y.batch * y.height * y.width
-        length = line_length(isa, pixels, channels, runs, dwords)
-        rows = length * x.channels, length * y.channels
-        return _Lines(pixels // length, length, pixels, 0, rows[0], 0, rows[1], x.channels, True)
+        length = chosen_length(schedule, isa, pixels, channels, runs, dwords)
+        steps = length * x.channels, 0, length * y.channels, x.channels
+        return _Lines(pixels // length, length, pixels, 0, *steps, flat=True)
+    if schedule.line is not None:
+        raise schedule.reject("its lines are the rows of an image")
     return _Lines(
         y.batch * y.height, y.width, y.height,
         x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
@@ -169,9 +177,9 @@ def conv_cycles(shape: ConvShape, isa: Isa, residual: Residual | None = None) ->
     """Clock cycles that `conv_code` expects of its products and epilogues."""
     layout = runs_of(shape)
     depth = len(layout.offsets), layout.dwords
-    lines = _lines(isa, shape, *depth, layout.outputs, residual)
+    lines = _lines(isa, shape, *depth, layout.outputs, residual, BY_MODEL)
     widths = split_channels(isa, layout.outputs, lines.length, *depth)
-    shared = _shared_columns(isa, shape, widths, layout.per_tap)
+    shared = shared_columns(isa, shape, widths, layout.per_tap)
     line = sum(cover_line(isa.dot, lines.length, nv, *depth, shared).cycles for nv in widths)
     return layout.blocks * lines.count * line
 
@@ -184,21 +192,26 @@ def conv_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) for the instruction set `isa`.
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32."""
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32, and
+    for a schedule that does not fit."""
     layout = runs_of(shape)
     outputs, inputs, runs, dwords = layout.outputs, layout.inputs, layout.offsets, layout.dwords
+    if schedule.tiles is not None:
+        raise schedule.reject("a vector kernel has no tile registers")
     folded = stored_bias(weights, bias, requantization.x_zp)
     reach = accumulator_reach(weights, bias, requantization.x_zp)
     residual = requantization.residual
     guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult))
     packable = layout.weights(weights, shape.groups)
     isa = isa.for_weights(np.concatenate(packable))
-    lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual)
-    widths = split_channels(isa, outputs, lines.length, len(runs), dwords)
-    shared = _shared_columns(isa, shape, widths, layout.per_tap)
+    lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual, schedule)
+    widths = chosen_widths(schedule, isa, outputs, lines.length, len(runs), dwords)
+    shared = shared_columns(isa, shape, widths, layout.per_tap)
+    covers = chosen_covers(schedule, isa, widths, lines.length, len(runs), dwords, shared)
     if shared > 1:
         packable = [by_column(block, shared) for block in packable]
     f32 = requantization.dtype == "f32"
@@ -234,8 +247,10 @@ def conv_code(
     cycles = 0.0
     total = sum(p.size for p in packed)
     prefetch = total >= PREFETCH_BYTES and lines.count * lines.length > 1
+    if schedule.prefetch is not None:
+        prefetch = schedule.prefetch
     for (nv, masked), band in tiles.items():
-        line = cover_line(isa.dot, lines.length, nv, len(runs), dwords, shared)
+        line = covers[nv]
         steps, pixel = [], 0
         for rows, repeats in line.steps:
             needed = tile_helper(rows, nv, replace(epilogue, masked=masked), shared)
@@ -253,7 +268,7 @@ def conv_code(
     count = bands[-1].last
     blob = np.concatenate(packed)
     line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
-    grid = partition(lines.count, count, cycles, blob.size, line_bytes)
+    grid = partition(lines.count, count, cycles, blob.size, line_bytes, schedule.order)
     tail = outputs - isa.lanes * (sum(widths) - widths[-1])
     lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], not f32)), initial=0)
     text = render(
@@ -290,13 +305,12 @@ def conv_code(
         **clamp_values(requantization),
     )
     constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
-    widest = cover_line(isa.dot, lines.length, widths[0], len(runs), dwords, shared)
-    rows_used = "+".join(str(rows) for rows, _ in widest.steps)
+    rows_used = "+".join(str(rows) for rows, _ in covers[widths[0]].steps)
     kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
     return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel, whole=True)
 
 
-def _shared_columns(isa: Isa, shape: ConvShape, widths: tuple[int, ...], per_tap: bool) -> int:
+def shared_columns(isa: Isa, shape: ConvShape, widths: tuple[int, ...], per_tap: bool) -> int:
     """Kernel columns that share loaded pixels: those of layers that have few channels, and so few products a load."""
     apart = per_tap or shape.strides[1] != 1 or shape.x.channels % 4 or widths != (1,)
     return 1 if apart or shape.kernel[1] not in isa.dot.shares else shape.kernel[1]

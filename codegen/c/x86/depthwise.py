@@ -32,6 +32,7 @@ from qcomp.codegen.c.x86.packing import (
     tile_order,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
+from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
@@ -41,6 +42,12 @@ MAX_ROTATING = 5
 def is_depthwise(shape: ConvShape) -> bool:
     """One input channel and one output channel a group."""
     return shape.groups > 1 and shape.groups == shape.x.channels == shape.y.channels
+
+
+def can_rotate(shape: ConvShape) -> bool:
+    """Whether `row_helper` computes it."""
+    columns, stride = shape.kernel[1], shape.strides[1]
+    return shape.dilations[1] == 1 and -(-columns // stride) <= MAX_ROTATING and shape.kernel[0] <= 8
 
 
 @dataclass(frozen=True)
@@ -236,12 +243,15 @@ def depthwise_code(
     requantization: Requantization,
     isa: Isa,
     symbol: str,
+    schedule: Schedule = BY_MODEL,
 ) -> KernelCode:
     """C of a depthwise convolution with u8 output; weights: int8 [C, KH, KW, 1].
 
-    Raises QcompError where bias - zp*sum(w) leaves int32."""
+    Raises QcompError where bias - zp*sum(w) leaves int32, and for a schedule that does not fit."""
     (kh, kw), (sh, sw), depth, width = shape.kernel, shape.strides, shape.x.channels, shape.y.width
-    rotating = shape.dilations[1] == 1 and -(-kw // sw) <= MAX_ROTATING and kh <= 8
+    rotating = can_rotate(shape) and schedule.form != "any"
+    if not schedule.plain or (schedule.form == "row" and not rotating):
+        raise schedule.reject("a depthwise kernel does not have it")
     folded = stored_bias(weights, bias, requantization.x_zp)
     reach = accumulator_reach(weights, bias, requantization.x_zp)
     guard = needs_guard(reach, mult)
@@ -282,7 +292,7 @@ def depthwise_code(
     vectors_per_pixel = isa.dw_vectors * len(blocks)
     cycles = shape.y.batch * shape.y.height * width * vectors_per_pixel * (5 + dwords)
     lines = shape.y.batch * shape.y.height
-    grid = partition(lines, len(blocks), float(cycles), 0, max(1, shape.y.row_stride))
+    grid = partition(lines, len(blocks), float(cycles), 0, max(1, shape.y.row_stride), schedule.order)
     dh, dw = shape.dilations
     text = render(
         "depthwise.c.j2",

@@ -24,7 +24,9 @@ from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
+from qcomp.codegen.c.x86.schedule import parse_schedule
+from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
+from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Requantization, Residual
 from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
@@ -89,6 +91,7 @@ class X86Kernel(Kernel):
     def __init__(self, isa: Isa) -> None:
         self.isa = isa
         self.name = f"{isa.name}_{self.kind}"
+        self.family = isa.name
         self.requires = isa.features
 
     def supports(self, node: Node, target: Target) -> bool:
@@ -98,51 +101,10 @@ class X86Kernel(Kernel):
         raise NotImplementedError
 
 
-class QConv2d(X86Kernel):
-    """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
+class _Products(X86Kernel):
+    """Convolutions, and what can be seen as one."""
 
-    kind, op = "conv", "qconv2d"
-    products = staticmethod(conv_code)
-
-    def fits(self, node: Node) -> bool:
-        residual = node.optional(5)
-        return _constant(node, 1, 2, 3, 4) and (residual is None or not residual.is_constant) and bias_fits(
-            node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
-        )
-
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
-
-    def generate(self, request: KernelRequest) -> KernelCode:
-        node = request.node
-        weights = node.input(1).array
-        kernel = (weights.shape[1], weights.shape[2])
-        x, y = plane(request.inputs[0]), plane(request.outputs[0])
-        shape = window_shape(node, x, y, kernel, node.call.int("groups"))
-        arithmetic = requantization(node, 4)
-        depthwise = is_depthwise(shape) and arithmetic.dtype == "u8"
-        if node.optional(5) is not None:
-            residual = Residual(plane(request.inputs[1]), node.call.int("r_zp") + OFFSET, node.call.float("r_mult"))
-            arithmetic, depthwise = replace(arithmetic, residual=residual), False
-        generate = depthwise_code if depthwise else self.products
-        return generate(
-            shape,
-            weights,
-            node.input(2).array,
-            node.input(3).array,
-            arithmetic,
-            self.isa,
-            request.symbol,
-        )
-
-
-class QGemm(X86Kernel):
-    """A matrix product is a 1x1 convolution of rows."""
-
-    kind, op = "gemm", "qgemm"
+    scheduled = True
     products = staticmethod(conv_code)
 
     def fits(self, node: Node) -> bool:
@@ -150,15 +112,90 @@ class QGemm(X86Kernel):
             node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
         )
 
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        raise NotImplementedError
+
+    def weights(self, node: Node) -> Int8:
+        """int8 [O, KH, KW, C/groups]."""
+        raise NotImplementedError
+
+    def form(self, node: Node) -> str:
+        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+        return products_form(self.shape(node, x, y), self.weights(node), self.isa)
+
+    def schedules(self, request: KernelRequest) -> tuple[str, ...]:
+        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
+        if _by_rows(shape, request.node):
+            return depthwise_schedules(shape)
+        return conv_schedules(shape, self.weights(request.node), self.isa, _residual(request))
+
     def generate(self, request: KernelRequest) -> KernelCode:
         node = request.node
-        weights = node.input(1).array[:, None, None, :]
-        shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
-        bias, mult = node.input(2).array, node.input(3).array
-        return self.products(shape, weights, bias, mult, requantization(node, 4), self.isa, request.symbol)
+        shape = self.shape(node, plane(request.inputs[0]), plane(request.outputs[0]))
+        schedule = parse_schedule(request.schedule)
+        by_rows = _by_rows(shape, node) and schedule.form != "dense"
+        if schedule.form is not None and not _by_rows(shape, node):
+            raise schedule.reject("it is no depthwise convolution")
+        generate = depthwise_code if by_rows else self.products
+        return generate(
+            shape,
+            self.weights(node),
+            node.input(2).array,
+            node.input(3).array,
+            replace(requantization(node, 4), residual=_residual(request)),
+            self.isa,
+            request.symbol,
+            schedule,
+        )
 
 
-class _Tiles(X86Kernel):
+def _by_rows(shape: ConvShape, node: Node) -> bool:
+    return is_depthwise(shape) and node.output.dtype is DType.I8 and node.optional(5) is None
+
+
+def _residual(request: KernelRequest) -> Residual | None:
+    call = request.node.call
+    if request.node.optional(5) is None:
+        return None
+    return Residual(plane(request.inputs[1]), call.int("r_zp") + OFFSET, call.float("r_mult"))
+
+
+class QConv2d(_Products):
+    """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
+
+    kind, op = "conv", "qconv2d"
+
+    def fits(self, node: Node) -> bool:
+        residual = node.optional(5)
+        return super().fits(node) and (residual is None or not residual.is_constant)
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (_window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        _, rows, columns, _ = node.input(1).shape
+        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array
+
+
+class QGemm(_Products):
+    """A matrix product is a 1x1 convolution of rows."""
+
+    kind, op = "gemm", "qgemm"
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        return ConvShape(x, y)
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array[:, None, None, :]
+
+
+class _Tiles(_Products):
     """Products by AMX tiles where they are expected to be faster, all else by vectors of 512 bits."""
 
     products = staticmethod(amx_or_vector_code)
@@ -167,6 +204,11 @@ class _Tiles(X86Kernel):
         super().__init__(AVX512_VBMI)
         self.name = f"amx_{self.kind}"
         self.requires |= AMX
+
+    def schedules(self, request: KernelRequest) -> tuple[str, ...]:
+        default, *by_vectors = super().schedules(request)
+        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
+        return (default, *(() if _by_rows(shape, request.node) else tile_schedules()), *by_vectors)
 
 
 class TileConv2d(_Tiles, QConv2d):

@@ -47,9 +47,14 @@ def _epilogue_cycles(accumulators: int, vectors: int) -> float:
     return max(10.0, each * accumulators + crowded * max(0, accumulators - 16))
 
 
-@cache
 def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int, shared: int = 1) -> Line:
     """Cheapest cover of `pixels` by tiles of at most a few heights."""
+    return line_covers(dot, pixels, vectors, runs, dwords, shared)[0]
+
+
+@cache
+def line_covers(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int, shared: int = 1) -> tuple[Line, ...]:
+    """Covers of `pixels` by tiles of at most a few heights, the cheapest first."""
     cost = {rows: tile_cycles(dot, rows, vectors, runs, dwords, shared) for rows in dot.rows(vectors)}
     tails: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for length in range(1, min(pixels, _TAIL_SPAN) + 1):
@@ -60,7 +65,7 @@ def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int, shar
                 if rows <= length
             )
         )
-    best: tuple[float, tuple[tuple[int, int], ...]] | None = None
+    found: dict[tuple[tuple[int, int], ...], float] = {}
     for rows in dot.rows(vectors):
         for repeats in range(max(0, -(-(pixels - _TAIL_SPAN) // rows)), pixels // rows + 1):
             rest = pixels - rows * repeats
@@ -69,10 +74,9 @@ def cover_line(dot: Dot, pixels: int, vectors: int, runs: int, dwords: int, shar
             heights = sorted((rows,) * repeats + tails[rest][1], reverse=True)
             kinds = tuple((h, heights.count(h)) for h in dict.fromkeys(heights))
             total = repeats * cost[rows] + tails[rest][0] + 8.0 * len(kinds)
-            if best is None or total < best[0]:
-                best = (total, kinds)
-    assert best is not None
-    return Line(best[1], best[0])
+            found[kinds] = min(total, found.get(kinds, total))
+    lines = (Line(kinds, total) for kinds, total in found.items())
+    return tuple(sorted(lines, key=lambda line: line.cycles))
 
 
 def _splits(dot: Dot, vectors: int) -> Iterator[dict[int, int]]:
@@ -89,23 +93,31 @@ def _splits(dot: Dot, vectors: int) -> Iterator[dict[int, int]]:
                     yield split
 
 
-@cache
 def split_channels(isa: Isa, channels: int, pixels: int, runs: int, dwords: int) -> tuple[int, ...]:
     """Widths (in vectors) of the channel tiles that cover `channels`, widest first."""
+    return channel_splits(isa, channels, pixels, runs, dwords)[0]
+
+
+@cache
+def channel_splits(isa: Isa, channels: int, pixels: int, runs: int, dwords: int) -> tuple[tuple[int, ...], ...]:
+    """Ways to cover `channels` by tiles, as `split_channels` gives them, the cheapest first."""
     vectors = -(-channels // isa.lanes)
-    best: tuple[float, tuple[int, ...]] | None = None
+    found: set[tuple[float, tuple[int, ...]]] = set()
     for split in _splits(isa.dot, vectors):
         cycles = sum(n * cover_line(isa.dot, pixels, nv, runs, dwords).cycles for nv, n in split.items() if n)
         widths = tuple(nv for nv in (4, 3, 2, 1) for _ in range(split[nv]))
-        candidate = (cycles + 0.01 * len(widths), widths)
-        if best is None or candidate < best:
-            best = candidate
-    assert best is not None
-    return best[1]
+        found.add((cycles + 0.01 * len(widths), widths))
+    return tuple(dict.fromkeys(widths for _, widths in sorted(found)))
 
 
 def line_length(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) -> int:
     """Length of the lines into which a flat run of `pixels` is cut; it divides `pixels`."""
+    return line_lengths(isa, pixels, channels, runs, dwords)[0]
+
+
+@cache
+def line_lengths(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) -> tuple[int, ...]:
+    """Lengths that `line_length` chooses from, the cheapest first."""
 
     def total(length: int) -> float:
         widths = split_channels(isa, channels, length, runs, dwords)
@@ -116,7 +128,8 @@ def line_length(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) ->
     costs = {length: total(length) for length in short or [pixels]}
     least = min(costs.values())
     several = [length for length, cost in costs.items() if cost <= 1.015 * least and pixels // length >= 4]
-    return max(several) if several else min(costs, key=lambda length: (costs[length], length))
+    chosen = max(several, default=0)
+    return tuple(sorted(costs, key=lambda length: (length != chosen, costs[length], length)))
 
 
 @dataclass(frozen=True)
@@ -128,21 +141,36 @@ class Partition:
     lines_per_pass: int
 
 
+@dataclass(frozen=True)
+class Order:
+    """What of a partition is prescribed; the rest (None) `partition` chooses.
+
+    tiles_first: divide channel tiles before lines; tasks: how many to aim at."""
+
+    tiles_first: bool | None = None
+    tasks: int | None = None
+    lines_per_pass: int | None = None
+
+
 def partition(
-    lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, min_cycles: float = 12e3
-) -> Partition:
+    lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, order: Order = Order(),
+    min_cycles: float = 12e3,
+) -> Partition:  # fmt: skip
     """Cut the work in some 32 tasks (a grid may round that up, below 64) of about `min_cycles` or more.
 
     Weights that dominate are streamed once: then channel tiles are divided first."""
-    want = int(max(1, min(4, cycles // 2e3), min(32, cycles // min_cycles)))
-    if weight_bytes > max(256 * 1024, lines * line_bytes // 2):
+    want = order.tasks or int(max(1, min(4, cycles // 2e3), min(32, cycles // min_cycles)))
+    streamed = weight_bytes > max(256 * 1024, lines * line_bytes // 2)
+    if streamed if order.tiles_first is None else order.tiles_first:
         tile_blocks = min(want, tiles)
         line_blocks = min(lines, -(-want // tile_blocks))
     else:
         line_blocks = min(want, lines)
         tile_blocks = min(tiles, -(-want // line_blocks))
     lines_per_block = -(-lines // line_blocks)
-    if weight_bytes <= 20 * 1024:
+    if order.lines_per_pass:
+        per_pass = min(lines_per_block, order.lines_per_pass)
+    elif weight_bytes <= 20 * 1024:
         per_pass = 1
     else:
         per_pass = max(1, min(lines_per_block, 256 * 1024 // line_bytes))

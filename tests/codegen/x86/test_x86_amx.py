@@ -14,10 +14,13 @@ from test_x86_conv import CHANNELS, Case, arrays, check, conv_cases, conv_shape
 from x86_harness import HERE, Guarded, Image, Library, every_tiles
 from x86_reference import conv_acc, requantize
 
-from qcomp.codegen.c.x86.amx import amx_code, tiles_are_faster
+from qcomp.codegen.c.x86.amx import amx_code, amx_or_vector_code, tiles_are_faster
 from qcomp.codegen.c.x86.amx_tiling import amx_plan, depth_of, pixel_tilings
-from qcomp.codegen.c.x86.isa import AVX512_VBMI
+from qcomp.codegen.c.x86.isa import AVX512_VBMI, Isa
+from qcomp.codegen.c.x86.schedule import parse_schedule
+from qcomp.codegen.c.x86.search import tile_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
+from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
 
 TABLE = tuple(255 - i for i in range(256))
@@ -26,7 +29,11 @@ BLOCKS = [(2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3), (1, 4)]
 
 
 def check_tiles(cases: list[Case], tiles: str) -> None:
-    check(cases, AVX512_VBMI, amx_code, tiles)
+    check(cases, AVX512_VBMI, amx_code, tiles, by_tiles)
+
+
+def by_tiles(case: Case, isa: Isa) -> tuple[str, ...]:
+    return tile_schedules()
 
 
 @every_tiles
@@ -36,6 +43,16 @@ def check_tiles(cases: list[Case], tiles: str) -> None:
 @given(cases=st.lists(conv_cases(), min_size=12, max_size=12))
 def test_random_convolutions_equal_the_definition(tiles: str, cases: list[Case]) -> None:
     check_tiles(cases, tiles)
+
+
+@every_tiles
+def test_results_do_not_depend_on_the_schedule(tiles: str) -> None:
+    shapes = [
+        conv_shape(1, (1, 50), 130, 200, (1, 1)), conv_shape(2, (9, 9), 16, 200, (3, 3), pads=(1, 1, 1, 1)),
+        conv_shape(1, (40, 40), 8, 24, (1, 1)), conv_shape(1, (6, 11), 32, 80, (3, 3), groups=4),
+    ]  # fmt: skip
+    picks = range(len(tile_schedules()))
+    check_tiles([Case(s, Requantization(5, 100), 3, pick=pick) for s in shapes for pick in picks], tiles)
 
 
 @every_tiles
@@ -158,7 +175,7 @@ def test_layers_of_residual_networks(tiles: str) -> None:
 def test_a_task_configures_once_and_multiplies_as_often_as_planned() -> None:
     shapes = [conv_shape(1, (7, 7), 512, 512, (3, 3), pads=(1, 1, 1, 1)), conv_shape(1, (56, 56), 64, 64, (1, 1)),
               conv_shape(1, (9, 16), 33, 40, (3, 3)), conv_shape(1, (1, 5), 512, 1000, (1, 1))]  # fmt: skip
-    library = check([Case(shape, Requantization(1), 0) for shape in shapes], AVX512_VBMI, amx_code, "model")
+    library = check([Case(shape, Requantization(1), 0) for shape in shapes], AVX512_VBMI, amx_code, "model", by_tiles)
     counts = (ctypes.c_int64 * 5)()
     library.handle.amx_read_counts(counts)
     configs, loads, products, stores, releases = counts
@@ -226,3 +243,25 @@ def test_products_of_a_single_row_stay_with_vectors_and_large_ones_go_to_tiles()
     assert not chosen(conv_shape(1, (2, 2), 4, 4, (1, 1)))
     assert chosen(conv_shape(1, (14, 14), 256, 256, (3, 3), pads=(1, 1, 1, 1)))
     assert chosen(conv_shape(1, (56, 56), 64, 256, (1, 1)))
+
+
+@pytest.mark.parametrize(("text", "small", "large"), [
+    ("", "vnni", "amx"), ("tiles=amx", "amx", "amx"), ("tiles=amx first=lines tasks=8", "amx", "amx"),
+    ("first=lines", "vnni", "vnni"), ("vectors=4", "vnni", "vnni"),
+])  # fmt: skip
+def test_a_schedule_decides_between_tiles_and_vectors(text: str, small: str, large: str) -> None:
+    shapes = conv_shape(1, (2, 2), 4, 64, (1, 1)), conv_shape(1, (28, 28), 64, 64, (3, 3), pads=(1, 1, 1, 1))
+    for shape, expected in zip(shapes, (small, large), strict=True):
+        weights, bias, mult, _ = arrays(Case(shape, Requantization(1), 0))
+        arguments = shape, weights, bias, mult, Requantization(1), AVX512_VBMI, "k"
+        assert amx_or_vector_code(*arguments, parse_schedule(text)).kernel.split(" ")[0] == expected
+
+
+@pytest.mark.parametrize("text", ["tiles=amx vectors=4", "tiles=amx rows=6*9+2", "tiles=amx line=49"])
+def test_tiles_are_not_cut_by_a_schedule(text: str) -> None:
+    shape = conv_shape(1, (7, 7), 16, 64, (1, 1))
+    weights, bias, mult, _ = arrays(Case(shape, Requantization(1), 0))
+    with pytest.raises(QcompError, match="does not fit the layer: tiles are cut by the cost model"):
+        amx_or_vector_code(
+            shape, weights, bias, mult, Requantization(1), AVX512_VBMI, "k", parse_schedule(text)
+        )

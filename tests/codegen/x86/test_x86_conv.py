@@ -18,6 +18,8 @@ from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.isa import AVX2, Isa
 from qcomp.codegen.c.x86.packing import accumulator_reach, float_bits_fit, stored_multipliers
+from qcomp.codegen.c.x86.schedule import parse_schedule
+from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
@@ -32,6 +34,8 @@ class Case:
     rq: Requantization
     seed: int
     extreme: bool = False
+    pick: int = 0
+    """Which of the schedules, counted round and round; 0 is the cost model's choice."""
 
 
 def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -57,16 +61,34 @@ def arrays(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return weights, bias, mult, x
 
 
+def by_rows(shape: ConvShape, rq: Requantization) -> bool:
+    return is_depthwise(shape) and rq.dtype == "u8" and rq.residual is None
+
+
 def vector_code(shape: ConvShape, *rest: Any) -> KernelCode:
-    depthwise = is_depthwise(shape) and rest[3].dtype == "u8" and rest[3].residual is None
+    depthwise = by_rows(shape, rest[3]) and rest[-1].form != "dense"
     return (depthwise_code if depthwise else conv_code)(shape, *rest)
 
 
-def check(cases: list[Case], isa: Isa, generate: Callable[..., KernelCode] = vector_code, tiles: str = "") -> Library:
+def vector_schedules(case: Case, isa: Isa) -> tuple[str, ...]:
+    if by_rows(case.shape, case.rq):
+        return depthwise_schedules(case.shape)
+    return conv_schedules(case.shape, arrays(case)[0], isa, case.rq.residual)
+
+
+def check(
+    cases: list[Case],
+    isa: Isa,
+    generate: Callable[..., KernelCode] = vector_code,
+    tiles: str = "",
+    schedules: Callable[[Case, Isa], tuple[str, ...]] = vector_schedules,
+) -> Library:
     codes = {}
     for i, case in enumerate(cases):
         weights, bias, mult, _ = arrays(case)
-        codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}")
+        listed = schedules(case, isa)
+        schedule = parse_schedule(listed[case.pick % len(listed)])
+        codes[f"k{i}"] = generate(case.shape, weights, bias, mult, case.rq, isa, f"k{i}", schedule)
     library = Library(codes, isa, tiles)
     for i, case in enumerate(cases):
         weights, bias, mult, data = arrays(case)
