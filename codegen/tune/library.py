@@ -74,8 +74,9 @@ class KernelLibrary:
 
         def sample(candidate: int) -> float:
             unit, slot = places[candidate]
+            tasks = -1 if operands.whole[candidate] and self._pool is None else operands.tasks[candidate]
             spent: int = self._time(
-                unit, slot, operands.pointers[candidate], operands.tasks[candidate], self._pool,
+                unit, slot, operands.pointers[candidate], tasks, self._pool,
                 ctypes.c_void_p(others.ctypes.data), ctypes.c_uint64(others.nbytes), addresses, sizes, len(touched),
             )  # fmt: skip
             return float(spent)
@@ -85,13 +86,15 @@ class KernelLibrary:
 
 @dataclass(frozen=True)
 class Operands:
-    """Memory of a layer's candidates: inputs and outputs, which they share, and each one's pointers and tasks."""
+    """Memory of a layer's candidates: inputs and outputs, which they share, and each one's pointers and tasks, and
+    whether it does all of them in one call."""
 
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
     constants: tuple[Array, ...]
     pointers: tuple[ctypes.Array[ctypes.c_void_p], ...]
     tasks: tuple[int, ...]
+    whole: tuple[bool, ...]
 
 
 def operands_of(layer: Layer, candidates: Sequence[Candidate], seed: int = 0) -> Operands:
@@ -110,7 +113,8 @@ def operands_of(layer: Layer, candidates: Sequence[Candidate], seed: int = 0) ->
         addresses = [*interiors, *(array.ctypes.data for array in own)]
         pointers.append((ctypes.c_void_p * len(addresses))(*addresses))
     tasks = tuple(candidate.code.tasks for candidate in candidates)
-    return Operands(inputs, outputs, tuple(stored.values()), tuple(pointers), tasks)
+    whole = tuple(candidate.code.whole for candidate in candidates)
+    return Operands(inputs, outputs, tuple(stored.values()), tuple(pointers), tasks, whole)
 
 
 def _random(buffer: Buffer, rng: np.random.Generator) -> Array:
