@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
@@ -57,6 +57,14 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
+@runtime_checkable
+class Tuned(Protocol):
+    """What carries a tuning: the result of `qcomp.tune`."""
+
+    @property
+    def tuning(self) -> Tuning: ...
+
+
 @dataclass(frozen=True)
 class Options:
     """How to compile; the fields are the command line's options.
@@ -69,13 +77,20 @@ class Options:
     per_tensor: bool = False
     require_int8: bool = False
     check_passes: bool = False
-    tuning: Tuning | str | Path | None = None
+    tuning: Tuning | Tuned | str | Path | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
     on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
     on_calibration: Callable[[Calibration], None] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.levels, str):
+            raise QcompError(
+                f"levels is the text {self.levels!r}, not a tuple of names", where="Options",
+                fix=f"give levels=({self.levels!r},)",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,11 +100,16 @@ class Artifact:
     `target` is what the artifact needs at least; `package.levels` are the targets that it has code for, if several.
     """
 
-    graph: Graph
+    graph: Graph = field(repr=False)
     coverage: Coverage
     target: Target
-    package: SourcePackage
+    package: SourcePackage = field(repr=False)
     options: Options
+
+    def __repr__(self) -> str:
+        held = ", ".join(level.name for level in self.package.levels) or self.target.name
+        share = f"{self.coverage.integer_share:.1%} of its products in int8"
+        return f"<qcomp.Artifact {self.graph.name!r} for {held}: {share}>"
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -140,7 +160,12 @@ def read_tuning_of(options: Options, held: Sequence[Target]) -> Tuning | None:
     another target, or there are several."""
     if options.tuning is None:
         return None
-    given = options.tuning
+    given = options.tuning.tuning if isinstance(options.tuning, Tuned) else options.tuning
+    if not isinstance(given, Tuning | str | Path):
+        raise QcompError(
+            f"a {type(given).__name__} is no tuning", where="Options.tuning",
+            fix="give what qcomp.tune returns, or the path of its file",
+        )  # fmt: skip
     tuning = given if isinstance(given, Tuning) else read_tuning(Path(given))
     tuning.check_levels([target.name for target in held], "tuning" if isinstance(given, Tuning) else str(given))
     return tuning

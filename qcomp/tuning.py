@@ -37,6 +37,10 @@ class Measured:
     tuning: Tuning
     preview: bool
 
+    def __repr__(self) -> str:
+        spent = f"{self.default_us:.1f} us by default, {self.best_us:.1f} tuned"
+        return f"<qcomp.tune of {len(self.results)} layers for {self.tuning.target}: {spent}>"
+
     @property
     def default_us(self) -> float:
         """Microseconds of all layers as they are computed by default."""

@@ -65,6 +65,7 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "amx": amx,
         "numeric": NUMERIC_FLAGS,
         "asks_system": any(permissions(level.features) for level in package.levels),
+        "gcc_flags": target.flags.get("gcc", ()),
         "machine": [(_CMAKE_IDS[k], f) for k, f in target.flags.items() if k in _CMAKE_IDS and f],
     }
     written = {
@@ -89,5 +90,6 @@ def _level(package: SourcePackage, level: Target) -> dict[str, Any]:
         "description": level.description,
         "arena_bytes": row["arena_bytes"],
         "units": [unit for unit in package.units if package.machines.get(unit) is level],
+        "gcc_flags": level.flags.get("gcc", ()),
         "flags": [(_CMAKE_IDS[k], f) for k, f in level.flags.items() if k in _CMAKE_IDS and f],
     }

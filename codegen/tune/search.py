@@ -47,7 +47,14 @@ class Result:
 
 
 def check_runs_here(target: Target) -> None:
-    """QcompError unless this machine can run the target's code."""
+    """QcompError unless the target is one that can be tuned, and this machine runs its code."""
+    if target.arch == "generic":
+        raise QcompError(f"target {target.name} has nothing to tune", fix="tune for a target with vector kernels")
+    if target.carries:
+        raise QcompError(
+            f"target {target.name} holds code for several targets, which take no tuning",
+            fix="tune and compile for one of them: " + ", ".join(target.carries),
+        )
     if target.arch != machine():
         raise QcompError(f"target {target.name} is {target.arch}, this machine is {machine()}", fix="tune on its kind")
     missing = sorted(target.features - cpu_features())

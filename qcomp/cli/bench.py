@@ -184,7 +184,7 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"{facts['artifact']}: {facts['target']}, {plural(facts['threads'], 'thread')}\n")
     peers = facts.get("peers", [])
     rows = [("qcomp", facts["qcomp"]), *((peer["side"], peer) for peer in peers)]
-    cells = [(name, row["median_ms"], row["min_ms"], row["runs"]) for name, row in rows]
+    cells = [(name, f"{row['median_ms']:#.4g}", f"{row['min_ms']:#.4g}", row["runs"]) for name, row in rows]
     print_table("", ("engine", "median ms", "min ms", "runs"), cells)
     if facts["qcomp"]["gops"]:
         print(f"{facts['qcomp']['gops']:.1f} GOPS")

@@ -32,8 +32,7 @@ def check_output(path: Path, *sources: Path) -> None:
         raise QcompError(f"the folder {str(path.parent)!r} does not exist", where=str(path), fix="create it first")
     if path.is_dir():
         raise QcompError("this is a folder", where=str(path), fix="give the path of a file to write")
-    if not os.access(path.parent, os.W_OK):
-        raise QcompError("the folder cannot be written to", where=str(path), fix="choose another output path")
+    _check_writable(path.parent, path)
     _check_not_a_source(path, *sources)
 
 
@@ -45,6 +44,19 @@ def check_output_folder(path: Path) -> None:
         raise QcompError("the folder is not empty", where=str(path), fix="give the path of a new folder")
     if not path.absolute().parent.is_dir():
         raise QcompError(f"the folder {str(path.parent)!r} does not exist", where=str(path), fix="create it first")
+    _check_writable(path.absolute().parent, path)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    """QcompError unless files can be made in the folder: permissions alone do not tell."""
+    try:
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise QcompError(
+            f"the folder cannot be written to: {error.strerror}", where=str(path), fix="choose another output path"
+        ) from None
 
 
 def _check_not_a_source(path: Path, *sources: Path) -> None:

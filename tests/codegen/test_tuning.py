@@ -364,3 +364,20 @@ def test_damaged_files_are_refused(text: str, mention: str) -> None:
 def test_a_result_knows_its_gain() -> None:
     result = Result("layer", 2, 9, "k", "line=2", 12.0, 10.0)
     assert result.choice == Choice("k", "line=2", 1.2)
+
+
+def test_options_take_what_tune_returns_and_refuse_what_is_no_tuning() -> None:
+    from qcomp.compiler import Options, read_tuning_of
+    from qcomp.tuning import Measured
+
+    held = Tuning("x86_64-avx2", "some CPU")
+    options = Options(tuning=Measured((), held, preview=False))
+    assert read_tuning_of(options, [target("x86_64-avx2")]) == held
+    with pytest.raises(QcompError, match="a dict is no tuning"):
+        read_tuning_of(Options(tuning={"target": "x86_64-avx2"}), [target("x86_64-avx2")])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "message"), [("generic", "nothing to tune"), ("x86_64", "take no tuning")])
+def test_targets_without_tuning_are_refused_at_once(name: str, message: str) -> None:
+    with pytest.raises(QcompError, match=message):
+        check_runs_here(target(name))

@@ -29,7 +29,7 @@ SIZE_RATIO = {
     "yolov8n_320": 0.27,
     "ppocr_rec": 0.27,
     "ppocr_det": 0.295,
-    "mnist_resnet8": 0.34,
+    "mnist_resnet8": 0.35,
 }
 
 

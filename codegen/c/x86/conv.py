@@ -223,7 +223,7 @@ def conv_code(
         isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
         multipliers.short, fused, requantization.clamped,
         "" if residual is None else "fused" if residual.exact else "separate",
-        layout.blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] < 3 and not f32,
+        layout.blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] == 1 and not f32,
     )  # fmt: skip
 
     packed: list[UInt8] = []
