@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.requantize import LARGEST_FACTOR
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.channel_surgery import is_depthwise
 
@@ -36,13 +37,13 @@ class FuseResidual(NodeRewrite):
     ops: ClassVar[frozenset[str]] = frozenset({"qadd"})
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
-        found = [i for i in (0, 1) if _takes_sum(graph, node, node.input(i), node.input(1 - i))]
+        found = [i for i in (0, 1) if _takes_sum(graph, node, node.input(i), node.input(1 - i)) and _fits(node, i)]
         if not found:
             return False
         own = max(found, key=lambda i: _producer(node.input(i)).serial)
         conv, residual, call = _producer(node.input(own)), node.input(1 - own), node.call
         factor, other = call.float(f"{'ab'[own]}_mult"), "ab"[1 - own]
-        mult = (conv.input(3).array * np.float32(factor)).astype(np.float32)
+        mult = _scaled(conv.input(3).array, factor)
         attrs = {
             **conv.attrs,
             **{name: call.int(name) for name in ("zp", "lo", "hi")},
@@ -76,6 +77,17 @@ def _takes_sum(graph: Graph, node: Node, value: Value, other: Value) -> bool:
     unclamped = not conv.call.bool("bounded") and (conv.call.int("lo"), conv.call.int("hi")) == (-128, 127)
     constant = all(conv.input(i).is_constant for i in (1, 2, 3))
     return unclamped and constant and conv.optional(4) is None and conv.optional(5) is None
+
+
+def _fits(node: Node, own: int) -> bool:
+    """Whether the factors of the sum are ones that a convolution takes."""
+    mult = _scaled(_producer(node.input(own)).input(3).array, node.call.float(f"{'ab'[own]}_mult"))
+    return bool(np.isfinite(mult).all()) and abs(_shortened(node.call.float(f"{'ba'[own]}_mult"))) < LARGEST_FACTOR
+
+
+def _scaled(mult: np.ndarray, factor: float) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray((mult * np.float32(factor)).astype(np.float32))
 
 
 def _shortened(factor: float) -> float:

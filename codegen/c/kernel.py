@@ -146,7 +146,12 @@ def generated(kernel: Kernel, request: KernelRequest) -> KernelCode:
             f"kernel {kernel.name} has no schedule {request.schedule!r}",
             where=f"node {request.node.name!r}", fix="run `qcomp tune` again",
         )  # fmt: skip
-    return kernel.generate(request)
+    try:
+        return kernel.generate(request)
+    except QcompError as error:
+        if not request.schedule:
+            raise
+        raise QcompError(str(error), where=f"node {request.node.name!r}") from None
 
 
 def activations(node: Node) -> tuple[int, ...]:

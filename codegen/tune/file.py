@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def parse_tuning(text: str, where: str) -> Tuning:
         raise QcompError("this is no tuning file, or damaged", where=where, fix=_AGAIN) from None
     if not isinstance(content, dict) or "format" not in content:
         raise QcompError("this is no tuning file", where=where, fix="give what `qcomp tune` wrote")
-    if content["format"] != FORMAT:
+    if content["format"] != FORMAT or content["format"] is True:
         raise QcompError(
             f"tuning files of format {content['format']!r} are not read, only {FORMAT}", where=where, fix=_AGAIN
         )
@@ -88,7 +89,8 @@ def parse_tuning(text: str, where: str) -> Tuning:
 def _choice(entry: Any, name: str, where: str) -> Choice:
     if isinstance(entry, dict) and entry.keys() == {"kernel", "schedule", "speedup"}:
         kernel, schedule, speedup = entry["kernel"], entry["schedule"], entry["speedup"]
-        if isinstance(kernel, str) and isinstance(schedule, str) and type(speedup) in (int, float):
+        texts = isinstance(kernel, str) and isinstance(schedule, str)
+        if texts and type(speedup) in (int, float) and isfinite(speedup):
             return Choice(kernel, schedule, float(speedup))
     raise QcompError(f"the tuning file is damaged at {name!r}", where=where, fix=_AGAIN)
 

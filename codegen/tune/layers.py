@@ -44,8 +44,9 @@ def layer_name(step: Step, kernel: Kernel) -> str:
 
 
 def _is_number(name: str, known: Attr) -> bool:
-    """Whether an attribute changes numbers, and not what is done with them; result types are named with the result."""
-    return known.kind in ("float", "dtype") or name in _BOUNDS or name.endswith("zp")
+    """Whether an attribute changes numbers at most, not what is done with them; result types are named with the
+    result."""
+    return known.kind in ("float", "dtype") or known.note or name in _BOUNDS or name.endswith("zp")
 
 
 def _buffer(buffer: Buffer) -> str:

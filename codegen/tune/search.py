@@ -112,7 +112,10 @@ def check_alike(layer: Layer, row: Sequence[Candidate], operands: Operands, samp
         found = [output.copy() for output in operands.outputs]
         expected = expected or found
         if any(not np.array_equal(a, b) for a, b in zip(expected, found, strict=True)):
-            raise AssertionError(f"{candidate.kernel} {candidate.schedule!r} computes {layer.name} otherwise")
+            raise QcompError(
+                f"kernel {candidate.kernel} with schedule {candidate.schedule!r} has other results than the default",
+                where=layer.name, fix="this is a defect of qcomp or of the C compiler: try another --cc, and report it",
+            )  # fmt: skip
 
 
 def _result(layer: Layer, row: Sequence[Candidate], verdict: Verdict) -> Result:

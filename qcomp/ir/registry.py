@@ -25,11 +25,13 @@ REQUIRED = object()
 class Attr:
     """One attribute: its kind, and its default when it may be left out.
 
-    Kinds: "bool", "int", "float", "str", "ints", "floats", "strs", "dtype", "quant".
+    Kinds: "bool", "int", "float", "str", "ints", "floats", "strs", "dtype", "quant".  A note is for passes: it changes
+    neither results nor code.
     """
 
     kind: str
     default: object = REQUIRED
+    note: bool = False
 
 
 @dataclass(frozen=True)

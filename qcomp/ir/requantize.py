@@ -67,8 +67,10 @@ def check_residual(call: Call, index: int, result: TensorType) -> None:
     type, mult = check_int8(call, index), call.float("r_mult")
     if type.shape != result.shape or result.dtype is not DType.I8:
         raise call.fail(f"residual {type.shape} and result {result.dtype.value}{list(result.shape)} do not fit")
-    if not abs(mult) < LARGEST_FACTOR or float(np.float32(mult)) != mult or not -128 <= call.int("r_zp") <= 127:
-        raise call.fail(f"r_mult {mult} is not a float32 of moderate size, or r_zp {call.int('r_zp')} no int8")
+    if not abs(mult) < LARGEST_FACTOR or float(np.float32(mult)) != mult:
+        raise call.fail(f"r_mult {mult} is not a float32 of moderate size")
+    if not -128 <= call.int("r_zp") <= 127:
+        raise call.fail(f"r_zp {call.int('r_zp')} is outside int8")
 
 
 def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:

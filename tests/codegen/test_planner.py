@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcomp.codegen.c.kernel import Kernel
+from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.plan import MemoryPlan, make_plan
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.codegen.plan.legalize import legalize
@@ -215,3 +216,26 @@ def test_the_schedule_is_no_worse_than_the_order_of_the_graph(seed: int) -> None
         for value in node.inputs:
             if value is not None and value.producer in position:
                 assert position[value.producer] < position[node]
+
+
+@pytest.mark.parametrize(("residual", "shares"), [("%q", True), ("%alias", False), ("%c", False)],
+                         ids=["another tensor", "another name of the input", "the input"])  # fmt: skip
+def test_a_residual_gives_its_memory_away_unless_it_is_the_input_too(residual: str, shares: bool) -> None:
+    graph = parse_graph(
+        f"""graph @r {{
+          input %x: f32[1,4,4,64]
+          const %w: i8[64,1,1,64] = {[i % 7 - 3 for i in range(64 * 64)]}
+          const %b: i32[64] = {[0] * 64}
+          const %m: f32[64] = {[0.03125] * 64}
+          %q: i8[1,4,4,64] q(0.5, 0) = quantize(%x) {{quant = q(0.5, 0)}}
+          %c: i8[1,4,4,64] q(0.5, 0) = qconv2d(%q, %w, %b, %m)
+          %alias: i8[1,4,4,64] q(0.5, 0) = identity(%c)
+          %y: i8[1,4,4,64] q(0.5, 0) = qconv2d(%c, %w, %b, %m, _, {residual}) {{r_mult = 0.5}}
+          %z: i8[1,4,4,64] q(0.5, 0) = qconv2d(%y, %w, %b, %m)
+          output %z
+        }}"""
+    )
+    machine = target("x86_64-avx512vbmi")
+    plan = make_plan(graph, lambda node: kernel_table().select(node, machine), converts_i8=True)
+    (step,) = (s for s in plan.steps if s.node.output.name == "y")
+    assert (step.outputs[0].offset in {operand.offset for operand in step.inputs}) == shares

@@ -63,8 +63,21 @@ def test_results_move_by_a_step_at_most():
     assert np.abs(run(after, feeds)["y"].astype(int) - run(before, feeds)["y"].astype(int)).max() <= 1
 
 
-def test_factors_keep_sixteen_bits():
-    graph = parse_graph(sums().replace("b_mult = 0.25", "b_mult = 0.30000001192092896"))
+@pytest.mark.parametrize("factor", [0.3, 0.7, 1.9999])
+def test_factors_are_rounded_to_sixteen_bits(factor):
+    given = float(np.float32(factor))
+    graph = parse_graph(sums().replace("b_mult = 0.25", f"b_mult = {given!r}"))
     FuseResidual().run(graph)
-    factor = graph.nodes[0].call.float("r_mult")
-    assert factor == pytest.approx(0.3, rel=2**-16) and np.float32(factor).view(np.uint32) % 256 == 0
+    found = graph.nodes[0].call.float("r_mult")
+    assert np.float32(found).view(np.uint32) % 256 == 0
+    assert abs(found - given) <= 2.0 ** (np.frexp(given)[1] - 17)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [sums().replace("b_mult = 0.25", "b_mult = 16383.9990234375"),
+     sums().replace("a_mult = 0.5", "a_mult = 16000.0").replace("0.0078125", "3e38")],
+    ids=["a residual's factor that rounds up to the limit", "a multiplier beyond float32"],
+)  # fmt: skip
+def test_sums_with_factors_that_a_convolution_does_not_take_stay(rewritten, text):
+    rewritten(FuseResidual(), text, None)

@@ -259,4 +259,4 @@ def amx_code(
     wide, high = plan.panels[0]
     kind = "gemm" if len(layout.offsets) == 1 else "conv"
     name = f"amx {kind} {high * tiles.rows}x{TILE_ROWS * wide}"
-    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, (packed.blob, *table), name)
+    return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, (packed.blob, *table), name, whole=True)

@@ -149,11 +149,12 @@ def chosen_widths(
     are a pixel's products."""
     if not schedule.vectors:
         return split_channels(isa, channels, pixels, runs, dwords)
-    widths = tuple(width for width, times in schedule.vectors for _ in range(times))
-    vectors = -(-channels // isa.lanes)
-    if sum(widths) != vectors or not set(widths) <= set(isa.dot.widths) or list(widths) != sorted(widths, reverse=True):
-        raise schedule.reject(f"its channels are {vectors} vectors, in tiles of {_words(isa.dot.widths)}")
-    return widths
+    vectors, kinds = -(-channels // isa.lanes), [width for width, _ in schedule.vectors]
+    covered = sum(width * times for width, times in schedule.vectors)
+    if covered != vectors or not set(kinds) <= set(isa.dot.widths) or kinds != sorted(kinds, reverse=True):
+        count = "1 vector" if vectors == 1 else f"{vectors} vectors"
+        raise schedule.reject(f"its channels take {count}, in tiles of {_words(isa.dot.widths)}")
+    return tuple(width for width, times in schedule.vectors for _ in range(times))
 
 
 def chosen_covers(

@@ -12,6 +12,9 @@ from qcomp.codegen.c.x86.dot import Dot
 from qcomp.codegen.c.x86.isa import Isa
 
 _TAIL_SPAN = 64
+# Into how many tasks a small layer may be cut, and how many cycles each must have.
+_FEW_TASKS = 4
+_LEAST_CYCLES = 2e3
 # Weights of a tile beyond this are read from the second level cache for every tile of pixels.
 _L1_WEIGHTS = 32 * 1024
 _L2_BYTES_PER_CYCLE = 20
@@ -127,7 +130,8 @@ def line_lengths(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) -
     short = [d for d in range(1, min(pixels, 512) + 1) if pixels % d == 0 and d >= min(pixels, 12)]
     costs = {length: total(length) for length in short or [pixels]}
     least = min(costs.values())
-    several = [length for length, cost in costs.items() if cost <= 1.015 * least and pixels // length >= 4]
+    # Lines are what tasks are made of: enough of them for threads, where that costs next to nothing.
+    several = [length for length, cost in costs.items() if cost <= 1.015 * least and pixels // length >= _FEW_TASKS]
     chosen = max(several, default=0)
     return tuple(sorted(costs, key=lambda length: (length != chosen, costs[length], length)))
 
@@ -156,10 +160,11 @@ def partition(
     lines: int, tiles: int, cycles: float, weight_bytes: int, line_bytes: int, order: Order = Order(),
     min_cycles: float = 12e3,
 ) -> Partition:  # fmt: skip
-    """Cut the work in some 32 tasks (a grid may round that up, below 64) of about `min_cycles` or more.
+    """Cut the work in some 32 tasks (a grid may round that up, below 64) of about `min_cycles` or more, or in up to
+    four smaller ones: a task that another thread takes costs it a few hundred cycles.
 
     Weights that dominate are streamed once: then channel tiles are divided first."""
-    want = order.tasks or int(max(1, min(4, cycles // 2e3), min(32, cycles // min_cycles)))
+    want = order.tasks or int(max(1, min(_FEW_TASKS, cycles // _LEAST_CYCLES), min(32, cycles // min_cycles)))
     streamed = weight_bytes > max(256 * 1024, lines * line_bytes // 2)
     if streamed if order.tiles_first is None else order.tiles_first:
         tile_blocks = min(want, tiles)

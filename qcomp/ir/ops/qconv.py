@@ -44,7 +44,7 @@ class QConv2d(Op):
         "groups": Attr("int", 1),
         "r_zp": Attr("int", 0),
         "r_mult": Attr("float", 0.0),
-        "bounded": Attr("bool", False),
+        "bounded": Attr("bool", False, note=True),
         **PRODUCT,
     }
 

@@ -242,6 +242,25 @@ def test_accumulators_next_to_the_bound_of_float_bits_are_exact(isa: Isa) -> Non
         assert np.array_equal(y.inner, requantize(conv_acc(x.full, weights, bias, 0, shape), mult, rq))
 
 
+def test_only_residual_factors_of_sixteen_bits_have_exact_products() -> None:
+    plane = Plane(1, 1, 1, 1)
+    for bits, exact in ((15, True), (16, True), (17, False), (24, False)):
+        factor = float(np.float32(2.0 - 2.0 ** (1 - bits)))
+        assert Residual(plane, 0, factor).exact == exact
+        products = np.arange(-255, 256) * factor  # exact in float64
+        assert np.array_equal(products.astype(np.float32).astype(np.float64), products) == exact
+
+
+@every_isa
+def test_residuals_next_to_ties_round_as_product_and_sum(isa: Isa) -> None:
+    cases = []
+    for seed, mult in enumerate((2.0 - 2.0**-15, 2.0 - 2.0**-16, 2.0 - 2.0**-23, 1.5, 0.5 + 2.0**-17)):
+        shape = conv_shape(1, (4, 37), 7, 33, (1, 1))
+        residual = Residual(shape.y, 77, float(np.float32(mult)))
+        cases.append(Case(shape, Requantization(3, 100, residual=residual), 2 * seed + 1))
+    check(cases, isa)
+
+
 def test_float_bits_need_short_multipliers() -> None:
     reach = np.full(2, 100.0)
     assert float_bits_fit(reach, stored_multipliers(np.float32([0.5, 0.75])))

@@ -61,9 +61,9 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("vectors=4*2", "its channels are 4 vectors"),
+    ("vectors=4*2", "its channels take 4 vectors"),
     ("vectors=3+1 rows=14,7", "14 pixels"),
-    ("vectors=1+3", "its channels are 4 vectors"),
+    ("vectors=1+3", "its channels take 4 vectors"),
     ("vectors=5", "in tiles of 4, 3, 2, 1"),
     ("vectors=4 rows=6*2", "14 pixels"),
     ("vectors=4 rows=7*2", "in tiles of 6, 5, 4, 3, 2, 1"),
