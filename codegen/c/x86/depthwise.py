@@ -290,7 +290,7 @@ def depthwise_code(
 
     dwords = len(row_dwords(isa.taps, kh, kw)) if rotating else kw * -(-kh // isa.taps)
     vectors_per_pixel = isa.dw_vectors * len(blocks)
-    cycles = shape.y.batch * shape.y.height * width * vectors_per_pixel * (5 + dwords)
+    cycles = shape.y.batch * shape.y.height * width * vectors_per_pixel * (1.5 + dwords / 2)
     lines = shape.y.batch * shape.y.height
     grid = partition(lines, len(blocks), float(cycles), 0, max(1, shape.y.row_stride), schedule.order)
     dh, dw = shape.dilations

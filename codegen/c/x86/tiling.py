@@ -14,7 +14,7 @@ from qcomp.codegen.c.x86.isa import Isa
 _TAIL_SPAN = 64
 # Into how many tasks a small layer may be cut, and how many cycles each must have.
 _FEW_TASKS = 4
-_LEAST_CYCLES = 2e3
+_LEAST_CYCLES = 1.6e3
 # Weights of a tile beyond this are read from the second level cache for every tile of pixels.
 _L1_WEIGHTS = 32 * 1024
 _L2_BYTES_PER_CYCLE = 20
@@ -131,7 +131,7 @@ def line_lengths(isa: Isa, pixels: int, channels: int, runs: int, dwords: int) -
     costs = {length: total(length) for length in short or [pixels]}
     least = min(costs.values())
     # Lines are what tasks are made of: enough of them for threads, where that costs next to nothing.
-    several = [length for length, cost in costs.items() if cost <= 1.015 * least and pixels // length >= _FEW_TASKS]
+    several = [length for length, cost in costs.items() if cost <= 1.025 * least and pixels // length >= _FEW_TASKS]
     chosen = max(several, default=0)
     return tuple(sorted(costs, key=lambda length: (length != chosen, costs[length], length)))
 
