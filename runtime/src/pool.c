@@ -11,6 +11,9 @@
  * to is still open, which is why `fn` and `context` may be plain fields: they are written before the share is
  * published and not again before its last task is counted. A claim that was prepared for an older job and succeeds
  * on an equal word of a newer one is a valid claim of the newer.
+ *
+ * A share and what is to be called lie in one cache line, and an idle thread watches that line of its own: a job costs
+ * it one miss before it can start. The epoch, which all watch before they sleep, it looks at now and then only.
  */
 #define _GNU_SOURCE /* CPU affinity */
 
@@ -38,6 +41,8 @@
 
 typedef struct share {
     _Alignas(LINE) _Atomic uint64_t range; /* low half: first task left, high half: one past the last */
+    qcomp_task_fn fn; /* written by the submitter between jobs, as the next */
+    void *context;
 } share;
 
 typedef struct worker {
@@ -47,9 +52,6 @@ typedef struct worker {
 } worker;
 
 typedef struct pool {
-    /* Written by the submitter between jobs. */
-    qcomp_task_fn fn;
-    void *context;
     int32_t threads; /* with the submitter; fixed after creation */
     int32_t avoided_cpu; /* the one that the workers are kept off */
     pid_t owner;
@@ -110,9 +112,10 @@ static int32_t claim(share *s, int owner) {
 static void work(pool *p, int32_t self) {
     int32_t done = 0;
     for (int32_t k = 0; k < p->threads; k++) {
+        share *s = &p->shares[(self + k) % p->threads];
         int32_t task;
-        while ((task = claim(&p->shares[(self + k) % p->threads], k == 0)) >= 0) {
-            p->fn(p->context, task);
+        while ((task = claim(s, k == 0)) >= 0) {
+            s->fn(s->context, task);
             done++;
         }
     }
@@ -126,10 +129,13 @@ static void work(pool *p, int32_t self) {
 
 /* Both sleeps below announce themselves before they look a last time, and both wakers change the state before they
  * look for sleepers; all four accesses are sequentially consistent, so no wake-up is lost. */
-static void await_job(pool *p, uint32_t seen) {
+static void await_job(pool *p, int32_t self, uint32_t seen) {
     spin s = {0, 0};
     do {
-        if (atomic_load_explicit(&p->epoch, memory_order_acquire) != seen) return;
+        uint64_t range = atomic_load_explicit(&p->shares[self].range, memory_order_relaxed);
+        if ((uint32_t)range < (uint32_t)(range >> 32)) return;
+        if (s.rounds % ROUNDS_PER_CLOCK_READ == 0 && atomic_load_explicit(&p->epoch, memory_order_acquire) != seen)
+            return;
     } while (spin_round(&s));
     pthread_mutex_lock(&p->mutex);
     atomic_fetch_add(&p->sleepers, 1);
@@ -190,7 +196,7 @@ static void *worker_main(void *argument) {
         uint32_t seen = atomic_load(&p->epoch);
         if (atomic_load(&p->stop)) return NULL;
         work(p, self->index);
-        await_job(p, seen);
+        await_job(p, self->index, seen);
     }
 }
 
@@ -201,11 +207,11 @@ void qcomp_pool_parallel_for(void *handle, qcomp_task_fn fn, void *context, int3
         for (int32_t task = 0; task < tasks; task++) fn(context, task);
         return;
     }
-    p->fn = fn;
-    p->context = context;
     atomic_store_explicit(&p->unfinished, tasks, memory_order_relaxed);
     int32_t parts = tasks < p->threads ? tasks : p->threads;
-    for (int32_t i = 0; i < parts; i++) {
+    for (int32_t i = parts; i-- > 0;) { /* the submitter's own last: the others are waiting */
+        p->shares[i].fn = fn;
+        p->shares[i].context = context;
         uint64_t range = pack((uint32_t)((int64_t)tasks * i / parts), (uint32_t)((int64_t)tasks * (i + 1) / parts));
         atomic_store_explicit(&p->shares[i].range, range, memory_order_release);
     }
