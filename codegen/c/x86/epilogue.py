@@ -108,7 +108,9 @@ def pack_operands(isa: Isa, count: int) -> tuple[int, int, int, int]:
 
 
 def _residual(isa: Isa, rows: range, nv: int, joined: bool) -> str:
-    """The bytes of nv quarters for each of `rows` as a vector, in the order in which accumulators pack."""
+    """The bytes of nv quarters for each of `rows` as a vector, in the order in which accumulators pack.
+
+    Whole vectors are loaded: bytes behind a tile's own channels, which another thread may be writing, are not used."""
     count = 1 if nv >= 3 or joined and nv * len(rows) == 4 else 4 // nv
     loaded = isa.load_parts([f"r + {min(rows[0] + i, rows[-1])} * ys" for i in range(count)])
     order = isa.pixel_order(nv)
