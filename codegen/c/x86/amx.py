@@ -12,18 +12,13 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS, TILE_BYTES, TILE_ROWS, AmxPlan, Depth, amx_plan
+from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, clamp_values, conv_code, conv_cycles
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text, pixels_together
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
-    FLOAT_BITS,
-    accumulator_reach,
     as_bytes,
-    float_bits_fit,
-    needs_guard,
     padded,
-    stored_bias,
-    stored_multipliers,
     tile_order,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
@@ -207,19 +202,10 @@ def amx_code(
     layout, plan = runs_of(shape), amx_plan(shape, plane_of(residual))
     tiles, depth = plan.tiles, plan.depth
     f32 = requantization.dtype == "f32"
-    folded = stored_bias(weights, bias, requantization.x_zp)
-    reach = accumulator_reach(weights, bias, requantization.x_zp)
-    guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult)) and not f32
-    fused = not f32 and float_bits_fit(reach, stored_multipliers(mult))
-    if fused:
-        folded = folded + np.int32(FLOAT_BITS)
-    epilogue = Epilogue(
-        isa, "f32" if f32 else "u8", guard, requantization.table is not None and not f32,
-        fused=fused, clamped=requantization.clamped,
-        residual="" if residual is None else "fused" if residual.exact else "separate",
-        joined=not f32 and len(plan.panels) == layout.blocks == 1 and layout.outputs in (TILE_ROWS, 2 * TILE_ROWS),
-    )  # fmt: skip
-    packed = _pack(layout, plan, layout.weights(weights, shape.groups), folded, mult, epilogue)
+    arithmetic = arithmetic_of(weights, bias, mult, requantization, isa)
+    joined = not f32 and len(plan.panels) == layout.blocks == 1 and layout.outputs in (TILE_ROWS, 2 * TILE_ROWS)
+    epilogue = replace(arithmetic.epilogue, short=False, joined=joined)
+    packed = _pack(layout, plan, layout.weights(weights, shape.groups), arithmetic.bias, mult, epilogue)
     panels, bands = packed.panels, packed.bands
     stride = packed.blob.size // len(panels)
 

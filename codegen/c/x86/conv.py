@@ -9,18 +9,13 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
-    FLOAT_BITS,
-    accumulator_reach,
     by_column,
-    float_bits_fit,
-    needs_guard,
     pack_multipliers,
     pack_tile,
-    stored_bias,
-    stored_multipliers,
     tail_lanes,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
@@ -202,29 +197,19 @@ def conv_code(
     outputs, inputs, runs, dwords = layout.outputs, layout.inputs, layout.offsets, layout.dwords
     if schedule.tiles is not None:
         raise schedule.reject("a vector kernel has no tile registers")
-    folded = stored_bias(weights, bias, requantization.x_zp)
-    reach = accumulator_reach(weights, bias, requantization.x_zp)
-    residual = requantization.residual
-    guard = needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult))
+    residual, f32 = requantization.residual, requantization.dtype == "f32"
     packable = layout.weights(weights, shape.groups)
     isa = isa.for_weights(np.concatenate(packable))
-    lines = _lines(isa, shape, len(runs), dwords, outputs, requantization.residual, schedule)
+    lines = _lines(isa, shape, len(runs), dwords, outputs, residual, schedule)
     widths = chosen_widths(schedule, isa, outputs, lines.length, len(runs), dwords)
     shared = shared_columns(isa, shape, widths, layout.per_tap)
     covers = chosen_covers(schedule, isa, widths, lines.length, len(runs), dwords, shared)
     if shared > 1:
         packable = [by_column(block, shared) for block in packable]
-    f32 = requantization.dtype == "f32"
-    multipliers = stored_multipliers(mult)
-    fused = not f32 and float_bits_fit(reach, multipliers)
-    if fused:
-        folded = folded + np.int32(FLOAT_BITS)
-    epilogue = Epilogue(
-        isa, "f32" if f32 else "u8", guard and not f32, requantization.table is not None and not f32, False,
-        multipliers.short, fused, requantization.clamped,
-        "" if residual is None else "fused" if residual.exact else "separate",
-        layout.blocks == 1 and len(widths) == 1 and widths[0] * isa.lanes == outputs and widths[0] == 1 and not f32,
-    )  # fmt: skip
+    arithmetic = arithmetic_of(weights, bias, mult, requantization, isa)
+    folded, multipliers = arithmetic.bias, arithmetic.multipliers
+    joined = not f32 and layout.blocks == 1 and widths == (1,) and outputs == isa.lanes
+    epilogue = replace(arithmetic.epilogue, joined=joined)
 
     packed: list[UInt8] = []
     sizes: dict[_Tile, int] = {}

@@ -8,7 +8,7 @@ of the row at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -16,19 +16,14 @@ import numpy.typing as npt
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.depthwise_lanes import channels, interleave, load, pixel_order, segment_counts, stores
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group, pack_operands
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
-    FLOAT_BITS,
-    accumulator_reach,
     as_bytes,
-    float_bits_fit,
-    needs_guard,
     padded,
-    stored_bias,
-    stored_multipliers,
     tile_order,
 )
 from qcomp.codegen.c.x86.render import merge_helpers, render
@@ -252,13 +247,8 @@ def depthwise_code(
     rotating = can_rotate(shape) and schedule.form != "any"
     if not schedule.plain or (schedule.form == "row" and not rotating):
         raise schedule.reject("a depthwise kernel does not have it")
-    folded = stored_bias(weights, bias, requantization.x_zp)
-    reach = accumulator_reach(weights, bias, requantization.x_zp)
-    guard = needs_guard(reach, mult)
-    multipliers = stored_multipliers(mult)
-    fused = float_bits_fit(reach, multipliers)
-    if fused:
-        folded = folded + np.int32(FLOAT_BITS)
+    arithmetic = arithmetic_of(weights, bias, mult, requantization, isa)
+    folded, multipliers = arithmetic.bias, arithmetic.multipliers
     step = channels(isa)
     tail = depth % step
     blocks = [(step * i, 1, False) for i in range(depth // step)]
@@ -272,10 +262,7 @@ def depthwise_code(
     for i, (start, segments, masked) in enumerate(blocks):
         at = slice(start, start + step // segments)
         packed.append(pack_block(isa, weights[at, :, :, 0], folded[at], multipliers.values[at], segments, rotating))
-        epilogue = Epilogue(
-            isa, "u8", guard, requantization.table is not None, masked, multipliers.short, fused,
-            requantization.clamped,
-        )  # fmt: skip
+        epilogue = replace(arithmetic.epilogue, masked=masked)
         needed = row_helper(kh, kw, sw, segments, epilogue) if rotating else any_helper(segments, epilogue)
         helpers = merge_helpers(helpers, needed)
         apart = width // segments
