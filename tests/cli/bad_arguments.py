@@ -220,7 +220,8 @@ def _tune(name: str, mention: str, *options: object, model: str = "mlp.onnx", ou
 
 _tune("target that this machine cannot run", "aarch64", "--target", "aarch64")
 _tune("unknown target", "x86_64-avx3", "--target", "x86_64-avx3")
-_tune("target without schedules", "no layer", "--target", "x86_64")
+_tune("target of several targets", "take no tuning", "--target", "x86_64")
+_tune("target without schedules", "nothing to tune", "--target", "generic")
 _tune("no candidates", "0 candidates", "--candidates", "0")
 _tune("candidates in words", "--candidates", "--candidates", "many")
 _tune("negative threads", "-2", "--threads", "-2")
