@@ -10,17 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
-from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS, TILE_BYTES, TILE_ROWS, AmxPlan, Depth, amx_plan
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
-from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, clamp_values, conv_code, conv_cycles
+from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, clamp_values, conv_code, conv_cycles, residual_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text, pixels_together
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import (
-    as_bytes,
-    padded,
-    tile_order,
-)
+from qcomp.codegen.c.x86.packing import as_bytes, padded, tile_order
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
 from qcomp.codegen.c.x86.runs import Runs, runs_of
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
@@ -235,9 +230,7 @@ def amx_code(
         panels_per_block=-(-len(panels) // grid.tile_blocks),
         ys=shape.y.channels,
         tail=isa.tail(tail),
-        r_offset=0 if residual is None else float_literal(2.0**23 + residual.zp),
-        r_mult=0 if residual is None else float_literal(residual.mult),
-        slots={name: i + (residual is not None) for i, name in enumerate(("y", "w", "table"), 1)},
+        **residual_values(residual),
         **clamp_values(requantization),
     )
     helpers = merge_helpers(packed.helpers[:1], (plain_helper("qc_x86_amx_place", "amx_types.c.j2"),), packed.helpers)

@@ -12,12 +12,7 @@ from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import (
-    by_column,
-    pack_multipliers,
-    pack_tile,
-    tail_lanes,
-)
+from qcomp.codegen.c.x86.packing import by_column, pack_multipliers, pack_tile, tail_lanes
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, chosen_covers, chosen_length, chosen_widths
@@ -284,9 +279,7 @@ def conv_code(
         unit=float_literal(multipliers.unit),
         residual=None if residual is None else residual.plane,
         r_row=0 if residual is None else lines.y_row if lines.flat else residual.plane.row_stride,
-        r_offset=0 if residual is None else float_literal(2.0**23 + residual.zp),
-        r_mult=0 if residual is None else float_literal(residual.mult),
-        slots={name: i + (residual is not None) for i, name in enumerate(("y", "w", "table"), 1)},
+        **residual_values(residual),
         **clamp_values(requantization),
     )
     constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
@@ -299,6 +292,15 @@ def shared_columns(isa: Isa, shape: ConvShape, widths: tuple[int, ...], per_tap:
     """Kernel columns that share loaded pixels: those of layers that have few channels, and so few products a load."""
     apart = per_tap or shape.strides[1] != 1 or shape.x.channels % 4 or widths != (1,)
     return 1 if apart or shape.kernel[1] not in isa.dot.shares else shape.kernel[1]
+
+
+def residual_values(residual: Residual | None) -> dict[str, object]:
+    """Its arithmetic (see QC_X86_WIDEN) and, as it comes after the input, which pointers the others are."""
+    slots = {name: i + (residual is not None) for i, name in enumerate(("y", "w", "table"), 1)}
+    if residual is None:
+        return {"slots": slots, "r_offset": 0, "r_mult": 0}
+    offset, mult = float_literal(2.0**23 + residual.zp), float_literal(residual.mult)
+    return {"slots": slots, "r_offset": offset, "r_mult": mult}
 
 
 def clamp_values(requantization: Requantization) -> dict[str, object]:
