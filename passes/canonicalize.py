@@ -20,6 +20,7 @@ from qcomp.passes.matmul_to_gemm import MatmulToGemm
 from qcomp.passes.normalize_gemm import NormalizeGemm
 from qcomp.passes.normalize_pads import NormalizePads
 from qcomp.passes.recognize_activations import RecognizeActivations
+from qcomp.passes.recognize_attention import RecognizeAttention
 from qcomp.passes.recognize_layer_norm import RecognizeLayerNorm
 from qcomp.passes.recognize_softmax import RecognizeSoftmax
 from qcomp.passes.remove_no_ops import RemoveNoOps
@@ -35,6 +36,7 @@ _STEPS: tuple[Pass, ...] = (
     RecognizeActivations(),
     RecognizeLayerNorm(),
     RecognizeSoftmax(),
+    RecognizeAttention(),
     NormalizePads(),
     GlobalPooling(),
     FuseBatchNorm(),

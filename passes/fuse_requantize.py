@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qcomp.ir.graph import Graph, Node
+from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.integer_forms import (
     Target,
+    build_attention,
     build_average_pool,
+    build_matmul,
     build_product,
     build_sum,
     build_table,
@@ -20,6 +23,22 @@ from qcomp.passes.integer_forms import (
     is_int8,
 )
 from qcomp.passes.integer_regions import is_clamp, is_unary, scalar_operand
+
+_Builder = Callable[[Graph, Node, Target], Value | None]
+_PRODUCTS: dict[str, _Builder] = {
+    "conv2d": build_product,
+    "conv_transpose2d": build_product,
+    "gemm": build_product,
+    "attention": build_attention,
+    "matmul": build_matmul,
+}
+_BUILDERS: dict[str, _Builder] = {
+    **_PRODUCTS,
+    "add": build_sum,
+    "sub": build_sum,
+    "mul": build_sum,
+    "avg_pool": build_average_pool,
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class FuseRequantize(NodeRewrite):
     name: ClassVar[str] = "fuse-requantize"
     exact: ClassVar[bool] = False
     tolerance: ClassVar[float] = math.inf  # float products round elsewhere: results move by a step at most
-    ops: ClassVar[frozenset[str]] = frozenset({"quantize", "conv2d", "conv_transpose2d", "gemm"})
+    ops: ClassVar[frozenset[str]] = frozenset({"quantize", *_PRODUCTS})
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
         if node.op.name == "quantize":
@@ -88,15 +107,7 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
         return False
     lo, hi = clamp_limits(clamps, quant)
     target = Target(quant, lo, hi, node.output.name, bool(clamps))
-    build = {
-        "conv2d": build_product,
-        "conv_transpose2d": build_product,
-        "gemm": build_product,
-        "add": build_sum,
-        "sub": build_sum,
-        "mul": build_sum,
-        "avg_pool": build_average_pool,
-    }.get(root.op.name)
+    build = _BUILDERS.get(root.op.name)
     if build is None:
         return False
     new = build(graph, root, target)
@@ -107,7 +118,7 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
 
 
 def _product_to_float(graph: Graph, node: Node) -> bool:
-    new = build_product(graph, node, Target(None, -128, 127, node.output.name))
+    new = _PRODUCTS[node.op.name](graph, node, Target(None, -128, 127, node.output.name))
     if new is None:
         return False
     graph.replace(node, new)

@@ -214,6 +214,45 @@ def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
     return new.output
 
 
+def build_attention(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qattention on dequantized q, k and v; the mask stays as it is."""
+    stored = [dequantized(node.input(i)) for i in range(3)]
+    q, k, v = stored
+    if q is None or k is None or v is None or any(s is None or s.is_constant for s in stored):
+        return None
+    assert q.quant is not None and k.quant is not None and v.quant is not None
+    scale = np.float32(q.quant.scale[0] * k.quant.scale[0] * node.call.float("scale"))
+    mult = np.float32(v.quant.scale[0] / (target.quant.scale[0] if target.quant is not None else 1.0))
+    if not (np.isfinite(scale) and np.isfinite(mult)):
+        return None
+    attrs: dict[str, Attribute] = {f"{n}_zp": s.quant.zero_point[0] for n, s in zip("qkv", (q, k, v), strict=True)}  # type: ignore[union-attr]
+    attrs.update(scale=float(scale), mult=float(mult), **_result(target))
+    operands = [q, k, v, node.optional(3)]
+    new = graph.add("qattention", operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+def build_matmul(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qmatmul of two dequantized operands."""
+    a, b = dequantized(node.input(0)), dequantized(node.input(1))
+    if a is None or b is None or a.quant is None or b.quant is None or a.is_constant or b.is_constant:
+        return None
+    mult = np.float32(a.quant.scale[0] * b.quant.scale[0])
+    if target.quant is not None:
+        mult = np.minimum(mult / np.float32(target.quant.scale[0]), np.float32(256))  # as in build_product
+    attrs: dict[str, Attribute] = {"a_zp": a.quant.zero_point[0], "b_zp": b.quant.zero_point[0]}
+    attrs.update(mult=float(mult), **_result(target))
+    new = graph.add("qmatmul", [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+def _result(target: Target) -> dict[str, Attribute]:
+    """Attributes of a product that say what becomes of its accumulators."""
+    if target.quant is None:
+        return {"dtype": DType.F32}
+    return {"dtype": DType.I8, "zp": target.quant.zero_point[0], "lo": target.lo, "hi": target.hi}
+
+
 def build_average_pool(graph: Graph, node: Node, target: Target) -> Value | None:
     x = dequantized(node.input(0))
     if x is None or x.quant is None or target.quant is None or node.attrs["layout"] != "NHWC":

@@ -23,12 +23,15 @@ MOVEMENT = frozenset({
     "space_to_depth", "identity", "max_pool", "resize",
 })  # fmt: skip
 PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "gemm"})
+# Products of computed tensors, and how many of their first operands go on grids.
+JOINT_PRODUCTS = {"attention": 3, "matmul": 2}
 ARITHMETIC = frozenset({"add", "sub", "mul", "avg_pool"})
 
 
 def activations(node: Node) -> list[Value]:
-    """Operands that are computed float tensors."""
-    return [v for v in node.inputs if v is not None and not is_parameter(v) and v.dtype is DType.F32]
+    """Operands that are computed float tensors; of an attention without its mask, which stays float."""
+    operands = node.inputs[: JOINT_PRODUCTS.get(node.op.name)]
+    return [v for v in operands if v is not None and not is_parameter(v) and v.dtype is DType.F32]
 
 
 def is_parameter(value: Value) -> bool:
@@ -74,6 +77,12 @@ def is_product(node: Node) -> bool:
     return True
 
 
+def is_joint_product(node: Node) -> bool:
+    """A product of computed float tensors."""
+    count = JOINT_PRODUCTS.get(node.op.name, 0)
+    return count > 0 and len(activations(node)) == count and node.output.type.rank >= 2
+
+
 def is_per_channel(bias: Value) -> bool:
     """Whether a product's bias is one number an output channel, or one for all: no rows or positions differ."""
     return all(dim == 1 for dim in bias.shape[:-1])
@@ -84,7 +93,7 @@ def has_integer_form(node: Node) -> bool:
     if any(v.dtype is not DType.F32 for v in node.outputs):
         return False
     name = node.op.name
-    if is_product(node) or is_unary(node):
+    if is_product(node) or is_joint_product(node) or is_unary(node):
         return True
     if name in MOVEMENT:
         return _movement_is_exact(node)
@@ -114,16 +123,20 @@ def _movement_is_exact(node: Node) -> bool:
 def integer_nodes(graph: Graph) -> set[Node]:
     """The nodes that will run on integers.
 
-    Products with constant weights always do.  Everything else that has an integer form does when a computed
+    Products always do.  Everything else that has an integer form does when a computed
     operand comes from the integer side (or the graph's input) and some result is used there.  Arithmetic that gives
     the channels of an input one unit stays float: before it, no grid fits them all.
     """
     chosen = {n for n in graph.nodes if has_integer_form(n) and not joins_units(graph, n)}
     while True:
-        dropped = {n for n in chosen if not is_product(n) and not (_fed(n, chosen) and _used(graph, n, chosen))}
+        dropped = {n for n in chosen if not _always(n) and not (_fed(n, chosen) and _used(graph, n, chosen))}
         if not dropped:
             return chosen
         chosen -= dropped
+
+
+def _always(node: Node) -> bool:
+    return is_product(node) or is_joint_product(node)
 
 
 def _fed(node: Node, chosen: set[Node]) -> bool:

@@ -24,6 +24,7 @@ from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
+from qcomp.passes.expand_attention import ExpandAttention
 from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fold_fake_quant import FoldFakeQuant
@@ -231,6 +232,7 @@ def integer_lowering(own_scales: bool = True) -> list[Pass]:
         CommonSubexpressions(),
         FoldFakeQuant(),
         FuseRequantize(),
+        ExpandAttention(),
         FoldIntegerFunctions(),
         FuseTables(),
         RemoveNoOps(),

@@ -11,7 +11,7 @@ from qcomp.passes.affine import joins_units
 from qcomp.passes.integer_forms import dequantized
 from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
 
-INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"})
+INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table", "qattention", "qmatmul"})
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
 

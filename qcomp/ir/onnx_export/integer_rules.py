@@ -13,7 +13,7 @@ import numpy as np
 
 from qcomp.ir.graph import Node, Value
 from qcomp.ir.onnx_export.emitter import ELEMENT_TYPES, TO_NCHW, TO_NHWC, Emitter, Rule
-from qcomp.ir.onnx_export.float_rules import direct
+from qcomp.ir.onnx_export.float_rules import attention, direct
 from qcomp.ir.onnx_export.pooling_rules import average
 from qcomp.ir.types import DType, Quantization
 
@@ -148,6 +148,34 @@ def _qavg_pool(e: Emitter, node: Node) -> None:
     _finish(e, node, e.op("Transpose", [y], perm=TO_NHWC), y_scale, None)
 
 
+def _qattention(e: Emitter, node: Node) -> None:
+    call, y_scale = node.call, _scale(node.output)
+    # Where types carry no scales, that of q takes the whole factor.
+    k_scale, v_scale = _scale(node.input(1)), call.float("mult") * y_scale
+    scales = [call.float("scale") / k_scale, k_scale, v_scale]
+    q, k, v = (
+        _dequantized(e, node.input(i), abs(s) or 1e-30, call.int(f"{n}_zp"))
+        for i, (n, s) in enumerate(zip("qkv", scales, strict=True))
+    )
+    sign = 1.0 if call.float("scale") > 0 else -1.0
+    mask = node.optional(3)
+    y = attention(e, (q, k, v, e.name(mask)), sign)
+    if call.dtype("dtype") is DType.F32:
+        e.op("Identity", [y], node.output.name)
+    else:
+        _finish(e, node, y, y_scale, None)
+
+
+def _qmatmul(e: Emitter, node: Node) -> None:
+    call, y_scale, a_scale = node.call, _scale(node.output), _scale(node.input(0))
+    a = _dequantized(e, node.input(0), a_scale, call.int("a_zp"))
+    b = _dequantized(e, node.input(1), call.float("mult") * y_scale / a_scale, call.int("b_zp"))
+    if call.dtype("dtype") is DType.F32:
+        e.op("MatMul", [a, b], node.output.name)
+    else:
+        _finish(e, node, e.op("MatMul", [a, b]), y_scale, None)
+
+
 def _fake_quant(e: Emitter, node: Node) -> None:
     quant, dtype = node.call.quant("quant"), node.call.dtype("dtype")
     e.dequantize(e.quantize(e.name(node.input(0)), quant, dtype), quant, dtype, node.output.name)
@@ -190,4 +218,6 @@ INTEGER_RULES: dict[str, Rule] = {
     "qmul": _qmul,
     "table": _table,
     "qavg_pool": _qavg_pool,
+    "qattention": _qattention,
+    "qmatmul": _qmatmul,
 }

@@ -1,0 +1,160 @@
+"""Finds scaled dot-product attention that an exporter wrote in pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcomp.ir.graph import Graph, Node, Value
+from qcomp.passes.base import NodeRewrite
+from qcomp.passes.integer_regions import is_parameter
+from qcomp.passes.matching import constant_operand, is_float32, is_op, uniform
+
+# What a where puts in place of a score to hide it is at most this.
+_HIDDEN = -1000.0
+
+
+@dataclass(frozen=True)
+class RecognizeAttention(NodeRewrite):
+    """matmul(softmax(matmul(q, kᵀ) · scale + mask), v) becomes attention, whose scores never leave it.
+
+    Factors of q, of kᵀ and of the scores join in the scale; what is added to the scores, and what a where hides,
+    becomes the mask.  attention has heads inside positions, so transposes come before and after it; those that exporters
+    write cancel them.
+
+    before:
+        %s: f32[1,2,4,4] = matmul(%q, %k)
+        %d: f32[1,2,4,4] = div(%s, %eight)
+        %m: f32[1,2,4,4] = add(%d, %mask)
+        %p: f32[1,2,4,4] = softmax(%m) {axis = 3}
+        %y: f32[1,2,4,3] = matmul(%p, %v)
+    after:
+        %q.heads: f32[1,4,2,5] = transpose(%q) {perm = [0, 2, 1, 3]}
+        %k.heads: f32[1,4,2,5] = transpose(%k) {perm = [0, 3, 1, 2]}
+        %v.heads: f32[1,4,2,3] = transpose(%v) {perm = [0, 2, 1, 3]}
+        %y.heads: f32[1,4,2,3] = attention(%q.heads, %k.heads, %v.heads, %mask) {scale = 0.125}
+        %y: f32[1,2,4,3] = transpose(%y.heads) {perm = [0, 2, 1, 3]}
+    """
+
+    name = "recognize-attention"
+    exact = False
+    tolerance = 1e-4
+    ops = frozenset({"matmul"})
+
+    def rewrite(self, graph: Graph, node: Node) -> bool:
+        weights, v = node.input(0), node.input(1)
+        softmax = weights.producer
+        if softmax is None or softmax.op.name != "softmax" or graph.sole_user(weights) is not node:
+            return False
+        rank = weights.type.rank
+        if softmax.call.int("axis") % rank != rank - 1 or not 2 <= rank <= 4:
+            return False
+        found = _scores(graph, softmax.input(0), softmax)
+        if found is None:
+            return False
+        scores, factor, masks = found
+        q, q_factor = _unscaled(scores.input(0))
+        k, k_factor = _unscaled(scores.input(1))
+        if any(is_parameter(x) or not is_float32(x) for x in (q, k, v)):
+            return False
+        if not (q.type.rank == k.type.rank == v.type.rank == rank and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]):
+            return False
+        if min((*q.shape, *k.shape, *v.shape)) < 1 or any(m.type.rank > rank for m, _ in masks):
+            return False
+        _build(graph, node, (q, k, v), _joined(graph, masks, rank), factor * q_factor * k_factor)
+        return True
+
+
+_Mask = tuple[Value, float]  # what is added to the scores, and the factor that it is multiplied with first
+
+
+def _scores(graph: Graph, value: Value, user: Node) -> tuple[Node, float, list[_Mask]] | None:
+    """The product behind the operand of a softmax, the scores' factor, and what is added to them."""
+    node = value.producer
+    if node is None or graph.sole_user(value) is not user:
+        return None
+    if node.op.name == "matmul":
+        return node, 1.0, []
+    factor, inner = _factor(node)
+    if inner is not None:
+        found = _scores(graph, inner, node)
+        return found and (found[0], found[1] * factor, [(m, f * factor) for m, f in found[2]])
+    for index, other in ((0, 1), (1, 0)):
+        if node.op.name == "add" and node.input(index).shape == node.output.shape:
+            found = _scores(graph, node.input(index), node)
+            if found is not None:
+                return found[0], found[1], [*found[2], (node.input(other), 1.0)]
+        if node.op.name == "where" and node.input(1 + index).shape == node.output.shape:
+            hidden = node.input(1 + other)
+            low = uniform(hidden)
+            found = _scores(graph, node.input(1 + index), node) if low is not None and low <= _HIDDEN else None
+            if found is not None:
+                zero = graph.constant(np.zeros((), np.float32), f"{node.name}.shown")
+                sides = [zero, hidden] if index == 0 else [hidden, zero]
+                mask = graph.add("where", [node.input(0), *sides], names=[f"{node.output.name}.mask"])
+                return found[0], found[1], [*found[2], (mask.output, 1.0)]
+    return None
+
+
+def _factor(node: Node) -> tuple[float, Value | None]:
+    """(c, x) of x · c, c · x and x / c with one number c; (1, None) for anything else."""
+    pair = constant_operand(node) if node.op.name in ("mul", "div") else None
+    number = uniform(pair[1]) if pair is not None and pair[0].shape == node.output.shape else None
+    if pair is None or number is None or not np.isfinite(number):
+        return 1.0, None
+    if node.op.name == "mul":
+        return number, pair[0]
+    return (1.0 / number, pair[0]) if pair[0] is node.input(0) and number != 0.0 else (1.0, None)
+
+
+def _unscaled(value: Value) -> tuple[Value, float]:
+    """The value without the factors of one number that it was multiplied with, and their product."""
+    factor = 1.0
+    while value.producer is not None:
+        own, inner = _factor(value.producer)
+        if inner is None:
+            break
+        value, factor = inner, factor * own
+    return value, factor
+
+
+def _joined(graph: Graph, masks: list[_Mask], rank: int) -> Value | None:
+    """The sum of the masks, as [batch, head, query, key]."""
+    total: Value | None = None
+    for mask, factor in masks:
+        if factor != 1.0:
+            constant = graph.constant(np.asarray(factor, np.float32), f"{mask.name}.factor")
+            mask = graph.add("mul", [mask, constant], names=[f"{mask.name}.scaled"]).output
+        total = mask if total is None else graph.add("add", [total, mask], names=[f"{mask.name}.sum"]).output
+    if total is None or total.type.rank == 4:
+        return total
+    shape = (1,) * (rank - total.type.rank) + total.shape
+    batch = shape[0] if rank == 3 else 1
+    shape = (batch, 1, *shape[-2:]) if rank < 4 else shape
+    return graph.add("reshape", [total], {"shape": shape}, names=[f"{total.name}.heads"]).output
+
+
+# rank -> the order of dimensions that brings positions forward (of q and v, of kᵀ)
+_ORDERS = {2: ((0, 1), (1, 0)), 3: ((0, 1, 2), (0, 2, 1)), 4: ((0, 2, 1, 3), (0, 3, 1, 2))}
+
+
+def _build(graph: Graph, node: Node, operands: tuple[Value, Value, Value], mask: Value | None, scale: float) -> None:
+    rank = operands[0].type.rank
+    order, transposed = _ORDERS[rank]
+    arranged: list[Value | None] = []
+    for value, perm in zip(operands, (order, transposed, order), strict=True):
+        name = [f"{value.name}.heads"]
+        if perm != tuple(range(rank)):
+            value = graph.add("transpose", [value], {"perm": perm}, names=name).output
+        if rank < 4:
+            shape = (*(1,) * (3 - rank), *value.shape[:-1], 1, value.shape[-1])
+            value = graph.add("reshape", [value], {"shape": shape}, names=name).output
+        arranged.append(value)
+    attrs = {"scale": float(np.float32(scale))}
+    y = graph.add("attention", [*arranged, mask], attrs, names=[f"{node.output.name}.heads"], node_name=node.name)
+    if rank < 4:
+        back = graph.add("reshape", [y.output], {"shape": node.output.shape})
+    else:
+        back = graph.add("transpose", [y.output], {"perm": order})
+    graph.replace(node, back.output)

@@ -1,0 +1,81 @@
+"""Integer product of two computed tensors: qmatmul."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcomp.ir.registry import Attr, Call, Interval, Op, register
+from qcomp.ir.requantize import (
+    REQUANTIZE,
+    check_clamp,
+    check_int8,
+    integer_matmul,
+    product_result,
+    requantize,
+    result_interval,
+    stored_interval,
+)
+from qcomp.ir.types import DType, TensorType
+
+_NO_TABLE = 2  # an operand index that the op does not have
+
+
+@register
+class QMatMul(Op):
+    """a i8[...,M,K], b i8[...,K,N], batches broadcast -> i8 (or f32) [...,M,N].
+
+    requantize(Σ (a−a_zp)·(b−b_zp), mult, zp, lo, hi); dtype f32: float32(Σ ...) · mult.
+    """
+
+    name = "qmatmul"
+    operands = ("a", "b")
+    attributes = {
+        "a_zp": Attr("int", 0),
+        "b_zp": Attr("int", 0),
+        "mult": Attr("float"),
+        **REQUANTIZE,
+        "dtype": Attr("dtype", DType.I8),
+    }
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        a, b = check_int8(call, 0), check_int8(call, 1)
+        if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
+            raise call.fail(f"a {a.shape} and b {b.shape} do not multiply")
+        try:
+            batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        except ValueError:
+            raise call.fail(f"batches {a.shape[:-2]} and {b.shape[:-2]} do not broadcast") from None
+        check_clamp(call)
+        for name in ("a_zp", "b_zp"):
+            if not -128 <= call.int(name) <= 127:
+                raise call.fail(f"{name} {call.int(name)} is outside int8")
+        mult = call.float("mult")
+        if not np.isfinite(mult) or float(np.float32(mult)) != mult:
+            raise call.fail(f"mult {mult} is not a finite float32")
+        if a.shape[-1] * 255 * 255 >= 2**31:
+            raise call.fail(f"sums of {a.shape[-1]} products do not fit into int32")
+        return product_result(call, (*batch, a.shape[-2], b.shape[-1]))
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        a, b = operands
+        assert a is not None and b is not None
+        acc = integer_matmul(a.astype(np.int32) - call.int("a_zp"), b.astype(np.int32) - call.int("b_zp"))
+        mult = np.float32(call.float("mult"))
+        if call.dtype("dtype") is DType.F32:
+            return [np.asarray(acc.astype(np.float32) * mult)]
+        return [requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi"))]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        a, b = (stored_interval(x).span for x in operands[:2])
+        products = [(x - call.int("a_zp")) * (y - call.int("b_zp")) for x in a for y in b]
+        depth = call.type(0).shape[-1]
+        ends = np.array([min(products), max(products)]) * depth
+        low, high = np.sort(ends.astype(np.float32) * np.float32(call.float("mult")))
+        if call.dtype("dtype") is DType.F32:
+            return [Interval.of(low, high)]
+        return [result_interval(call, low, high, _NO_TABLE)]
+
+    def macs(self, call: Call) -> int:
+        return call.results[0].elements * call.type(0).shape[-1]
