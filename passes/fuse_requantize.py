@@ -14,8 +14,10 @@ from qcomp.passes.integer_forms import (
     Target,
     build_attention,
     build_average_pool,
+    build_layer_norm,
     build_matmul,
     build_product,
+    build_softmax,
     build_sum,
     build_table,
     clamp_limits,
@@ -38,6 +40,8 @@ _BUILDERS: dict[str, _Builder] = {
     "sub": build_sum,
     "mul": build_sum,
     "avg_pool": build_average_pool,
+    "softmax": build_softmax,
+    "layer_norm": build_layer_norm,
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.ops.qnormalize import exponentials
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
 from qcomp.ir.registry import Attribute
 from qcomp.ir.requantize import LARGEST_FACTOR
@@ -243,6 +244,36 @@ def build_matmul(graph: Graph, node: Node, target: Target) -> Value | None:
     attrs: dict[str, Attribute] = {"a_zp": a.quant.zero_point[0], "b_zp": b.quant.zero_point[0]}
     attrs.update(mult=float(mult), **_result(target))
     new = graph.add("qmatmul", [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qsoftmax of dequantized scores."""
+    x = dequantized(node.input(0))
+    if x is None or x.quant is None or x.is_constant or target.quant is None:
+        return None
+    table = graph.constant(exponentials(x.quant.scale[0]), f"{node.name}.exponentials")
+    attrs = {"mult": float(np.float32(1 / target.quant.scale[0])), **_result(target)}
+    new = graph.add("qsoftmax", [x, table], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
+    return new.output
+
+
+def build_layer_norm(graph: Graph, node: Node, target: Target) -> Value | None:
+    """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of the exact sums."""
+    x = dequantized(node.input(0))
+    if x is None or x.quant is None or x.is_constant or target.quant is None:
+        return None
+    count, step = x.shape[-1], np.float64(target.quant.scale[0])
+    operands = [x]
+    for index, default, name in ((1, 1.0, "scale"), (2, 0.0, "bias")):
+        value = node.optional(index)
+        real = np.broadcast_to(np.float64(default) if value is None else value.array.reshape(-1), (count,))
+        operands.append(graph.constant((real / step).astype(np.float32), f"{node.name}.{name}"))
+    epsilon = np.float32(node.call.float("epsilon") * (count / np.float64(x.quant.scale[0])) ** 2)
+    if not (np.isfinite(epsilon) and all(np.isfinite(v.array).all() for v in operands[1:])):
+        return None
+    attrs = {"epsilon": float(epsilon), **_result(target)}
+    new = graph.add("qlayer_norm", operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
 
 

@@ -25,6 +25,8 @@ MOVEMENT = frozenset({
 PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "gemm"})
 # Products of computed tensors, and how many of their first operands go on grids.
 JOINT_PRODUCTS = {"attention": 3, "matmul": 2}
+NORMALIZING = frozenset({"softmax", "layer_norm"})
+_LONGEST_ROW = 2**15
 ARITHMETIC = frozenset({"add", "sub", "mul", "avg_pool"})
 
 
@@ -99,7 +101,27 @@ def has_integer_form(node: Node) -> bool:
         return _movement_is_exact(node)
     if name in ("add", "sub", "mul"):
         return all(v is not None and v.dtype is DType.F32 for v in node.inputs)
+    if name in NORMALIZING:
+        return _normalizes_rows(node)
     return name == "avg_pool" and node.output.type.rank == 4
+
+
+def _normalizes_rows(node: Node) -> bool:
+    """Along the last axis, rows that integer sums hold, of a tensor that int8 does not blur (`sums_residual`)."""
+    x, last = node.input(0), node.output.type.rank - 1
+    if last < 0 or node.call.int("axis") % (last + 1) != last or not 1 <= x.shape[last] < _LONGEST_ROW:
+        return False
+    parameters = [v for v in node.inputs[1:] if v is not None]
+    return all(v.is_constant for v in parameters) and not sums_residual(node)
+
+
+def sums_residual(node: Node) -> bool:
+    """Whether a layer norm reads a residual stream: the sum of what layers add up, a few channels of which are often
+    far larger than the rest.  On one int8 grid those would blur all others."""
+    producer = node.input(0).producer
+    return node.op.name == "layer_norm" and producer is not None and producer.op.name == "add" and (
+        len(activations(producer)) == 2
+    )
 
 
 def _movement_is_exact(node: Node) -> bool:

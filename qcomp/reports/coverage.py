@@ -9,9 +9,18 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
 from qcomp.passes.affine import joins_units
 from qcomp.passes.integer_forms import dequantized
-from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
+from qcomp.passes.integer_regions import (
+    MOVEMENT,
+    PRODUCTS,
+    activations,
+    has_integer_form,
+    is_joint_product,
+    is_parameter,
+    is_product,
+    sums_residual,
+)
 
-INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table", "qattention", "qmatmul"})
+INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table", "qattention", "qmatmul", "qsoftmax", "qlayer_norm"})
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
 
@@ -57,6 +66,11 @@ _REASONS = {
     "two-activations": (
         "a product of two computed tensors has no int8 form",
         "nothing to do: it stays float32; its share of the work is in the profile",
+    ),
+    "residual-stream": (
+        "it normalizes a residual stream, a few channels of which are often far larger than the rest: one int8 grid "
+        "would blur the others",
+        "nothing to do: it stays float32; the products around it run on int8",
     ),
     "float-neighbours": (
         "it stands between float ops, so int8 would only add conversions",
@@ -157,6 +171,8 @@ def _reason(graph: Graph, node: Node) -> str:
         return _product_reason(node)
     if _is_copy(node):
         return "float-copy"
+    if node.op.name == "layer_norm" and sums_residual(node):
+        return "residual-stream"
     if not has_integer_form(node):
         return "no-int8-form"
     if joins_units(graph, node):
@@ -170,9 +186,9 @@ def _reason(graph: Graph, node: Node) -> str:
 
 def _product_reason(node: Node) -> str:
     stored = _stored(node)
-    if not is_parameter(node.input(1)):
+    if not is_parameter(node.input(1)) and not is_joint_product(node):
         return "two-activations"
-    if not is_product(node):
+    if not is_product(node) and not is_joint_product(node):
         return "unsupported-form"
     if stored is None:
         return "not-quantized"

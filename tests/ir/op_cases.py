@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qcomp.ir import DType, Graph, Quantization, Value, verify
 from qcomp.ir.ops import binary, reduce, unary
+from qcomp.ir.ops.qnormalize import exponentials
 
 
 @dataclass
@@ -533,6 +534,52 @@ def qmul(d: Dice) -> Case:
     return case("qmul", [d.int8(a), d.int8(b), _table(d)], attrs, constants=(2,))
 
 
+def _attention_shapes(d: Dice) -> list[tuple[int, ...]]:
+    batch, heads, rows, keys, depth, width = (d.int(1, high) for high in (2, 3, 5, 9, 6, 5))
+    mask = tuple(d.pick([1, size]) for size in (batch, heads, rows, keys))
+    return [(batch, rows, heads, depth), (batch, keys, heads, depth), (batch, keys, heads, width), mask]
+
+
+def attention(d: Dice) -> Case:
+    *shapes, mask = _attention_shapes(d)
+    operands = [d.floats(shape) for shape in shapes]
+    hidden = d.pick([0.0, -10000.0]) * (d.rng.random(mask) < 0.4) + d.floats(mask, 0.5)
+    return case("attention", [*operands, hidden.astype(np.float32) if d.bool() else None], {"scale": _scale(d, 0.1, 1.2)})
+
+
+def qattention(d: Dice) -> Case:
+    *shapes, mask = _attention_shapes(d)
+    attrs = {f"{n}_zp": d.int(-9, 9) for n in "qkv"} | {"scale": _scale(d, 1e-5, 1e-3), "mult": _scale(d, 0.3, 1.2)}
+    extra = {"dtype": DType.F32} if d.bool() else _clamp(d)
+    hidden = d.pick([0.0, -10000.0]) * (d.rng.random(mask) < 0.4) + d.floats(mask, 0.5)
+    operands = [*(d.int8(shape) for shape in shapes), hidden.astype(np.float32) if d.bool() else None]
+    return case("qattention", operands, attrs | extra)
+
+
+def qmatmul(d: Dice) -> Case:
+    rows, depth, columns = d.int(1, 5), d.int(1, 9), d.int(1, 5)
+    left, right = d.pick([((), ()), ((2,), (2,)), ((3, 1), (2,)), ((), (2, 3))])
+    attrs = {"a_zp": d.int(-9, 9), "b_zp": d.int(-9, 9), "mult": _scale(d, 0.0005, 0.02)}
+    extra = {"dtype": DType.F32} if d.bool() else _clamp(d)
+    return case("qmatmul", [d.int8((*left, rows, depth)), d.int8((*right, depth, columns))], attrs | extra)
+
+
+def qsoftmax(d: Dice) -> Case:
+    real = d.bool()
+    attrs = {"mult": 1.0, "dtype": DType.F32} if real else {"mult": 256.0, **_clamp(d), "zp": -128}
+    x = d.int8((*d.shape(0, 2), d.int(1, 40)))
+    return case("qsoftmax", [x, exponentials(_scale(d, 0.01, 0.2))], attrs, constants=(1,))
+
+
+def qlayer_norm(d: Dice) -> Case:
+    size, wide = d.int(1, 40), d.bool()
+    shape = (*d.shape(0, 2), size)
+    x = d.ints(shape, -32768, 32767, np.int16) if wide else d.int8(shape)
+    sides = [d.floats((size,), 20.0), d.floats((size,), 10.0)]
+    attrs = {"epsilon": float(np.float32(d.pick([0.0, 0.5, 1e4])))} | ({"dtype": DType.F32} if d.bool() else _clamp(d))
+    return case("qlayer_norm", [x, *sides], attrs, constants=(1, 2))
+
+
 def table(d: Dice) -> Case:
     return case("table", [d.int8(d.shape()), d.int8((256,))], constants=(1,) if d.bool() else ())
 
@@ -609,6 +656,7 @@ CASES: dict[str, Callable[[Dice], Case]] = {
     **{f.__name__.rstrip("_"): f for f in (concat, slice_, pad, split, expand, tile, depth_to_space, space_to_depth)},
     **{f.__name__.rstrip("_"): f for f in (cast, gather, one_hot, resize, qconv2d, qconv_transpose2d, qgemm, qadd)},
     **{f.__name__: f for f in (qmul, table, qavg_pool, dequantize, dynamic_quantize, matmul_integer, conv_integer)},
+    **{f.__name__: f for f in (attention, qattention, qmatmul, qsoftmax, qlayer_norm)},
     **{name: _quantizing(name) for name in ("fake_quant", "quantize")},
     **{name: _arg(name) for name in ("argmax", "argmin")},
     **{name: _along_axis(name) for name in ("softmax", "log_softmax", "cumsum")},

@@ -51,6 +51,7 @@ def tolerance(case: Case, name: str, ours: np.ndarray) -> float | np.ndarray:
     if ours.dtype.kind == "f":
         return 1e-4 * np.abs(ours) + 1e-5 * max(1.0, float(np.abs(ours).max(initial=0)))
     rounds = ("qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "quantize", "dynamic_quantize")
+    rounds += ("qmatmul", "qattention", "qsoftmax", "qlayer_norm")
     return 1 if node.op.name in rounds else 0
 
 

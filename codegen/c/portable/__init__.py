@@ -8,9 +8,11 @@ from qcomp.codegen.c.portable.joint_products import JOINT_PRODUCTS
 from qcomp.codegen.c.portable.movement import MOVEMENT
 from qcomp.codegen.c.portable.pools import POOLS
 from qcomp.codegen.c.portable.products import PRODUCTS
+from qcomp.codegen.c.portable.qnormalize import NORMALIZATIONS
 from qcomp.codegen.c.portable.quantized import QUANTIZED
 from qcomp.codegen.c.portable.reductions import REDUCTIONS
 
 PORTABLE: tuple[Kernel, ...] = (
-    *QUANTIZED, *PRODUCTS, *JOINT_PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *COPIES,
+    *QUANTIZED, *PRODUCTS, *JOINT_PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *NORMALIZATIONS,
+    *COPIES,
 )  # fmt: skip

@@ -97,23 +97,17 @@ def _reduce(op_type: str) -> Rule:
     return rule
 
 
-def attention(e: Emitter, operands: tuple[str, str, str, str], scale: float, result: str = "") -> str:
-    """softmax(scale · q·kᵀ + mask)·v of [batch, position, head, feature] tensors; "" for no mask."""
-    q, k, v, mask = operands
-    heads = e.op("Transpose", [q], perm=(0, 2, 1, 3))
-    scores = e.op("MatMul", [heads, e.op("Transpose", [k], perm=(0, 2, 3, 1))])
-    if scale != 1.0:
-        scores = e.op("Mul", [scores, e.float(scale, "scale")])
-    if mask:
-        scores = e.op("Add", [scores, mask])
-    weights = e.op("Softmax", [scores], axis=3)
-    mean = e.op("MatMul", [weights, e.op("Transpose", [v], perm=(0, 2, 1, 3))])
-    return e.op("Transpose", [mean], result, perm=(0, 2, 1, 3))
-
-
 def _attention(e: Emitter, node: Node) -> None:
     q, k, v = (e.name(node.input(i)) for i in range(3))
-    attention(e, (q, k, v, e.name(node.optional(3))), node.call.float("scale"), node.output.name)
+    heads = e.op("Transpose", [q], perm=(0, 2, 1, 3))
+    scores = e.op("MatMul", [heads, e.op("Transpose", [k], perm=(0, 2, 3, 1))])
+    scores = e.op("Mul", [scores, e.float(node.call.float("scale"), "scale")])
+    mask = node.optional(3)
+    if mask is not None:
+        scores = e.op("Add", [scores, e.name(mask)])
+    weights = e.op("Softmax", [scores], axis=3)
+    mean = e.op("MatMul", [weights, e.op("Transpose", [v], perm=(0, 2, 1, 3))])
+    e.op("Transpose", [mean], node.output.name, perm=(0, 2, 1, 3))
 
 
 def _cumsum(e: Emitter, node: Node) -> None:

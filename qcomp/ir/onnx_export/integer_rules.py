@@ -13,8 +13,9 @@ import numpy as np
 
 from qcomp.ir.graph import Node, Value
 from qcomp.ir.onnx_export.emitter import ELEMENT_TYPES, TO_NCHW, TO_NHWC, Emitter, Rule
-from qcomp.ir.onnx_export.float_rules import attention, direct
+from qcomp.ir.onnx_export.float_rules import direct
 from qcomp.ir.onnx_export.pooling_rules import average
+from qcomp.ir.ops.attention import TOP
 from qcomp.ir.types import DType, Quantization
 
 
@@ -157,12 +158,53 @@ def _qattention(e: Emitter, node: Node) -> None:
         _dequantized(e, node.input(i), abs(s) or 1e-30, call.int(f"{n}_zp"))
         for i, (n, s) in enumerate(zip("qkv", scales, strict=True))
     )
-    sign = 1.0 if call.float("scale") > 0 else -1.0
+    scores = e.op("MatMul", [e.op("Transpose", [q], perm=(0, 2, 1, 3)), e.op("Transpose", [k], perm=(0, 2, 3, 1))])
+    scores = e.op("Mul", [scores, e.float(float(np.sign(call.float("scale"))), "sign")])
     mask = node.optional(3)
-    y = attention(e, (q, k, v, e.name(mask)), sign)
+    if mask is not None:
+        scores = e.op("Add", [scores, e.name(mask)])
+    # The weights are integers: their rounding would not be seen in a Softmax.
+    last = e.ints((-1,), "axes")
+    weights = e.op("Exp", [e.op("Sub", [scores, e.op("ReduceMax", [scores, last], keepdims=1)])])
+    weights = e.op("Round", [e.op("Mul", [weights, e.float(TOP, "top")])])
+    mean = e.op("MatMul", [weights, e.op("Transpose", [v], perm=(0, 2, 1, 3))])
+    mean = e.op("Div", [mean, e.op("ReduceSum", [weights, last], keepdims=1)])
+    mean = e.op("Mul", [mean, e.float(float(np.sign(call.float("mult"))), "sign")])
+    y = e.op("Transpose", [mean], perm=(0, 2, 1, 3))
     if call.dtype("dtype") is DType.F32:
         e.op("Identity", [y], node.output.name)
     else:
+        _finish(e, node, y, y_scale, None)
+
+
+def _qsoftmax(e: Emitter, node: Node) -> None:
+    """The table as it is: what it holds need not be exponentials."""
+    call, y_scale, last = node.call, _scale(node.output), e.ints((-1,), "axes")
+    x = e.op("Cast", [e.name(node.input(0))], to=ELEMENT_TYPES[DType.I32])
+    index = e.op("Sub", [e.op("ReduceMax", [x, last], keepdims=1), x])
+    table = e.tensor(e.array(node.input(1)).astype(np.float32), "table")
+    weights = e.op("Gather", [table, index], axis=0)
+    y = e.op("Div", [weights, e.op("ReduceSum", [weights, last], keepdims=1)])
+    real = call.dtype("dtype") is DType.F32
+    y = e.op("Mul", [y, e.float(call.float("mult") * (1.0 if real else y_scale), "mult")], node.output.name if real else "")
+    if not real:
+        _finish(e, node, y, y_scale, None)
+
+
+def _qlayer_norm(e: Emitter, node: Node) -> None:
+    """On the integers themselves, as float64: their zero point cancels."""
+    call, y_scale, count = node.call, _scale(node.output), node.input(0).shape[-1]
+    x = e.op("Cast", [e.name(node.input(0))], to=ELEMENT_TYPES[DType.F64])
+    last = e.ints((-1,), "axes")
+    centred = e.op("Sub", [x, e.op("ReduceMean", [x, last], keepdims=1)])
+    variance = e.op("ReduceMean", [e.op("Mul", [centred, centred]), last], keepdims=1)
+    epsilon = e.tensor(np.asarray(max(call.float("epsilon") / count**2, 1e-30)), "epsilon")
+    y = e.op("Div", [centred, e.op("Sqrt", [e.op("Add", [variance, epsilon])])])
+    y = e.op("Cast", [y], to=ELEMENT_TYPES[DType.F32])
+    y = e.op("Add", [e.op("Mul", [y, e.name(node.input(1))]), e.name(node.input(2))])
+    real = call.dtype("dtype") is DType.F32
+    y = e.op("Mul", [y, e.float(1.0 if real else y_scale, "scale")], node.output.name if real else "")
+    if not real:
         _finish(e, node, y, y_scale, None)
 
 
@@ -220,4 +262,6 @@ INTEGER_RULES: dict[str, Rule] = {
     "qavg_pool": _qavg_pool,
     "qattention": _qattention,
     "qmatmul": _qmatmul,
+    "qsoftmax": _qsoftmax,
+    "qlayer_norm": _qlayer_norm,
 }
