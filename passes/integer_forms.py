@@ -259,7 +259,7 @@ def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
 
 
 def build_layer_norm(graph: Graph, node: Node, target: Target) -> Value | None:
-    """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of the exact sums."""
+    """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of its sums."""
     x = dequantized(node.input(0))
     if x is None or x.quant is None or x.is_constant or target.quant is None:
         return None

@@ -9,10 +9,10 @@ import numpy as np
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.integer_regions import is_parameter
-from qcomp.passes.matching import constant_operand, is_float32, is_op, uniform
+from qcomp.passes.matching import constant_operand, is_float32, uniform
 
-# What a where puts in place of a score to hide it is at most this.
-_HIDDEN = -1000.0
+# What a where puts in place of a score to hide it is at most this: added to an ordinary score, it still is this.
+_HIDDEN = -1e9
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class RecognizeAttention(NodeRewrite):
     """matmul(softmax(matmul(q, kᵀ) · scale + mask), v) becomes attention, whose scores never leave it.
 
     Factors of q, of kᵀ and of the scores join in the scale; what is added to the scores, and what a where hides,
-    becomes the mask.  attention has heads inside positions, so transposes come before and after it; those that exporters
-    write cancel them.
+    becomes the mask.  attention has heads inside positions, so transposes come before and after it; those that
+    exporters write cancel them.
 
     before:
         %s: f32[1,2,4,4] = matmul(%q, %k)

@@ -20,7 +20,10 @@ from qcomp.passes.integer_regions import (
     sums_residual,
 )
 
-INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table", "qattention", "qmatmul", "qsoftmax", "qlayer_norm"})
+INTEGER_OPS = frozenset({
+    "qconv2d", "qconv_transpose2d", "qgemm", "qmatmul", "qattention", "qadd", "qmul", "qavg_pool", "qsoftmax",
+    "qlayer_norm", "table",
+})  # fmt: skip
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
 

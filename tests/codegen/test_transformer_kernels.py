@@ -1,4 +1,4 @@
-"""Kernels of attention, products of two computed tensors, integer softmax and layer norm give the interpreter's bits."""
+"""Attention, products of two computed tensors, integer softmax and layer norm: the interpreter's bits, compiled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from qcomp.ir.ops.qnormalize import exponentials
 
 TARGETS = [("x86_64", PORTABLE), ("generic", PORTABLE), ("x86_64-avx512vnni", None), ("x86_64-avx2", None)]
 # batch, heads, queries, keys, features, features of the result
-ATTENTION = [(1, 12, 17, 17, 32, 32), (2, 3, 1, 40, 15, 15), (1, 1, 33, 1, 1, 7), (1, 2, 5, 65, 64, 16), (1, 8, 40, 40, 15, 15)]
+ATTENTION = [
+    (1, 12, 17, 17, 32, 32), (2, 3, 1, 40, 15, 15), (1, 1, 33, 1, 1, 7), (1, 2, 5, 65, 64, 16), (1, 8, 40, 40, 15, 15),
+]  # fmt: skip
+ZEROS = ((-7, 11, 3), (0, 0, 0), (127, -128, -128))
+MATRICES = [
+    ((3, 5), (5, 16)), ((2, 4, 7, 33), (2, 4, 33, 19)), ((4, 1, 3), (4, 3, 1)), ((2, 1, 5, 8), (3, 8, 65)),
+    ((1, 64), (64, 1)),
+]  # fmt: skip
 RESULTS = [{}, {"zp": -20, "lo": -100, "hi": 90}, {"dtype": DType.F32}, {"zp": 127}, {"zp": 5}]
 
 
@@ -24,8 +31,8 @@ def float32(value: float) -> float:
 @pytest.mark.parametrize("form", ["none", "keys", "full"])
 def test_attention(target: str, table: KernelTable | None, form: str) -> None:
     cases = Cases(61)
-    for (batch, heads, rows, keys, depth, width), result in zip(ATTENTION, RESULTS, strict=True):
-        zeros = {f"{n}_zp": zp for n, zp in zip("qkv", ((-7, 11, 3), (0, 0, 0), (127, -128, -128))[batch % 3], strict=True)}
+    for index, ((batch, heads, rows, keys, depth, width), result) in enumerate(zip(ATTENTION, RESULTS, strict=True)):
+        zeros = {f"{n}_zp": zp for n, zp in zip("qkv", ZEROS[index % 3], strict=True)}
         operands = [
             cases.i8((batch, rows, heads, depth), zeros["q_zp"]),
             cases.i8((batch, keys, heads, depth), zeros["k_zp"]),
@@ -47,8 +54,7 @@ def test_attention(target: str, table: KernelTable | None, form: str) -> None:
 @pytest.mark.parametrize(("target", "table"), TARGETS)
 def test_products_of_two_tensors(target: str, table: KernelTable | None) -> None:
     cases = Cases(62)
-    shapes = [((3, 5), (5, 16)), ((2, 4, 7, 33), (2, 4, 33, 19)), ((4, 1, 3), (4, 3, 1)), ((2, 1, 5, 8), (3, 8, 65)), ((1, 64), (64, 1))]
-    for (left, right), result in zip(shapes, RESULTS, strict=True):
+    for (left, right), result in zip(MATRICES, RESULTS, strict=True):
         for a_zp, b_zp in ((0, 0), (-128, 127), (9, -31)):
             mult = float32(0.3 / np.sqrt(left[-1]) / 80)
             operands = [cases.i8(left, a_zp), cases.i8(right, b_zp)]

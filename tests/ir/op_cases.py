@@ -544,7 +544,8 @@ def attention(d: Dice) -> Case:
     *shapes, mask = _attention_shapes(d)
     operands = [d.floats(shape) for shape in shapes]
     hidden = d.pick([0.0, -10000.0]) * (d.rng.random(mask) < 0.4) + d.floats(mask, 0.5)
-    return case("attention", [*operands, hidden.astype(np.float32) if d.bool() else None], {"scale": _scale(d, 0.1, 1.2)})
+    operands = [*operands, hidden.astype(np.float32) if d.bool() else None]
+    return case("attention", operands, {"scale": _scale(d, 0.1, 1.2)})
 
 
 def qattention(d: Dice) -> Case:

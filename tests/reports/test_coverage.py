@@ -71,9 +71,9 @@ INTERPOLATION = """graph @m {
   %y: f32[1,6,6,2] = transpose(%r) {perm = [0, 2, 3, 1]}
   output %y
 }"""
-SOFTMAX = """graph @m {
+LOG_SOFTMAX = """graph @m {
   input %x: f32[1,2]
-  %y: f32[1,2] = softmax(%x) {axis = 1}
+  %y: f32[1,2] = log_softmax(%x) {axis = 1}
   output %y
 }"""
 RELU = """graph @m {
@@ -95,7 +95,7 @@ CASES = {
     "not-quantized": NOT_QUANTIZED,
     "two-activations": COMPUTED_WEIGHTS,
     "float-copy": CONCAT_WANTED_TWICE,
-    "no-int8-form": SOFTMAX,
+    "no-int8-form": LOG_SOFTMAX,
     "float-neighbours": RELU,
     "input-units": UNITS,
 }
@@ -128,7 +128,7 @@ def test_quantized_images_that_are_interpolated_name_the_resize() -> None:
 
 
 def test_the_advice_for_int8_alone_is_never_to_do_nothing() -> None:
-    found = coverage(parse_graph(SOFTMAX)).islands
+    found = coverage(parse_graph(LOG_SOFTMAX)).islands
     assert int8_advice(found) == "no-int8-form: take these ops out of the model, or leave --require-int8 out"
     mixed = (*found, *coverage(parse_graph(NOT_QUANTIZED)).islands)
     assert int8_advice(mixed).startswith("not-quantized: give calibration data")

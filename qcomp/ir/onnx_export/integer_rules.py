@@ -186,7 +186,8 @@ def _qsoftmax(e: Emitter, node: Node) -> None:
     weights = e.op("Gather", [table, index], axis=0)
     y = e.op("Div", [weights, e.op("ReduceSum", [weights, last], keepdims=1)])
     real = call.dtype("dtype") is DType.F32
-    y = e.op("Mul", [y, e.float(call.float("mult") * (1.0 if real else y_scale), "mult")], node.output.name if real else "")
+    factor = e.float(call.float("mult") * (1.0 if real else y_scale), "mult")
+    y = e.op("Mul", [y, factor], node.output.name if real else "")
     if not real:
         _finish(e, node, y, y_scale, None)
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import REQUANTIZE, check_clamp, check_int8, check_vector, product_result, round_clamped
-from qcomp.ir.shapes import check_axis
 from qcomp.ir.types import DType, TensorType
 
 #: exp(0) in the table of qsoftmax; sums of 2^15 of them stay below 2^31.
@@ -18,7 +17,7 @@ _LONGEST = 2**15
 
 def exponentials(step: float) -> np.ndarray:
     """Table of qsoftmax for scores in units of `step`: rne(exp(−d · step) · ONE) for d = 0..255, u16[256]."""
-    return np.rint(np.exp(-np.arange(256) * float(step)) * ONE).astype(np.uint16)
+    return np.asarray(np.rint(np.exp(-np.arange(256) * float(step)) * ONE), np.uint16)
 
 
 @register
