@@ -38,6 +38,7 @@ from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.passes.quantize_embeddings import QuantizeEmbeddings
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.shorten_multipliers import ShortenMultipliers
 from qcomp.passes.signed_edges import SignedEdges
@@ -204,7 +205,7 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+        graph = _run(graph, [InsertFakeQuant(ranges=ranges), *_weight_grids(options)], options)
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
@@ -213,8 +214,13 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     graph = _run(graph, canonicalization(), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+        graph = _run(graph, [InsertFakeQuant(ranges=ranges), *_weight_grids(options)], options)
     return _run(graph, integer_lowering(), options)
+
+
+def _weight_grids(options: Options) -> list[Pass]:
+    """Passes that put the constants of float ops on int8 grids."""
+    return [AssignPerChannel(options.per_tensor), QuantizeEmbeddings()]
 
 
 def integer_lowering(own_scales: bool = True) -> list[Pass]:
