@@ -36,13 +36,13 @@ class Target:
     bounded: bool = False
 
 
-def dequantized(value: Value) -> Value | None:
-    """The int8 tensor on one per-tensor grid that a value is the dequantize of."""
+def dequantized(value: Value, dtypes: tuple[DType, ...] = (DType.I8,)) -> Value | None:
+    """The int8 tensor (or that of one of `dtypes`) on one per-tensor grid that a value is the dequantize of."""
     producer = value.producer
     if producer is None or producer.op.name != "dequantize":
         return None
     stored = producer.input(0)
-    fits = stored.dtype is DType.I8 and stored.quant is not None and stored.quant.axis is None
+    fits = stored.dtype in dtypes and stored.quant is not None and stored.quant.axis is None
     return stored if fits else None
 
 
@@ -260,7 +260,7 @@ def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
 
 def build_layer_norm(graph: Graph, node: Node, target: Target) -> Value | None:
     """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of its sums."""
-    x = dequantized(node.input(0))
+    x = dequantized(node.input(0), (DType.I8, DType.I16))
     if x is None or x.quant is None or x.is_constant or target.quant is None:
         return None
     count, step = x.shape[-1], np.float64(target.quant.scale[0])
