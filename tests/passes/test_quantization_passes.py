@@ -264,14 +264,14 @@ CASES = [
         """graph @m {
   input %x: i8[1,4] q(0.5, 1)
   %xr: f32[1,4] = dequantize(%x)
-  %s: f32[1,4] = softmax(%xr) {axis = 1}
+  %s: f32[1,4] = log_softmax(%xr) {axis = 1}
   %y: i8[1,4] q(0.00390625, -128) = quantize(%s) {quant = q(0.00390625, -128)}
   output %y
 }""",
         """graph @m {
   input %x: i8[1,4] q(0.5, 1)
   %xr: f32[1,4] = dequantize(%x)
-  %s: f32[1,4] = softmax(%xr) {axis = 1}
+  %s: f32[1,4] = log_softmax(%xr) {axis = 1}
   %y: i8[1,4] q(0.00390625, -128) = quantize(%s) {quant = q(0.00390625, -128)}
   output %y
 }""",
