@@ -10,9 +10,9 @@ import importlib
 from pathlib import Path
 
 from qcomp.errors import QcompError
-from qcomp.zoo.case import Array, Case, Metric
+from qcomp.zoo.case import Array, Case, Metric, Samples
 
-__all__ = ["Array", "Case", "Metric", "imagenet_class_names", "load", "names", "quantized_by_onnxruntime"]
+__all__ = ["Array", "Case", "Metric", "Samples", "imagenet_class_names", "load", "names", "quantized_by_onnxruntime"]
 
 # name -> (module of qcomp.zoo, function that makes the case); imported when asked for.
 _CASES = {
