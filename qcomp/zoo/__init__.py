@@ -30,6 +30,8 @@ _CASES = {
     "digits_mlp": ("digits", "case"),
     "page_orientation": ("page_orientation", "case"),
     "ppocr_det": ("ppocr_det", "case"),
+    "minilm_sentiment": ("minilm", "case"),
+    "minilm_128": ("minilm", "long_case"),
 }
 
 
