@@ -37,7 +37,8 @@ def litert_files(case: Case) -> dict[str, Path]:
 
 def _kept(case: Case, form: str, build: Callable[[Path], None]) -> Path:
     digest = hashlib.blake2b(case.onnx_path.read_bytes(), digest_size=8)
-    digest.update(np.ascontiguousarray(case.calibration[:CALIBRATION_SAMPLES]).data)
+    for array in case.calibration_samples(CALIBRATION_SAMPLES).values():
+        digest.update(np.ascontiguousarray(array).data)
     stem = f"{case.name}-{form}-v{VERSION}-quantizer{version('ai-edge-quantizer')}-{digest.hexdigest()}"
     return cache.cached(f"tflite/{stem}.tflite", build)
 
@@ -49,8 +50,8 @@ def _quantize(case: Case, plain: Path, path: Path) -> None:
     from tflite import channels_last
     from tflite_file import SIGNATURE
 
-    samples = case.calibration[:CALIBRATION_SAMPLES]
-    cache.progress(f"quantizing {case.name} with ai-edge-quantizer on {len(samples)} samples")
+    feeds = case.calibration_feeds(CALIBRATION_SAMPLES)
+    cache.progress(f"quantizing {case.name} with ai-edge-quantizer on {len(feeds)} samples")
     rules = recipe_manager.RecipeManager()
     rules.load_quantization_recipe(recipe.static_wi8_ai8())
     for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):  # float32, as the other engines'
@@ -58,6 +59,7 @@ def _quantize(case: Case, plain: Path, path: Path) -> None:
     # It warns of the memory that keeping all tensors takes, and draws bars.
     with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
         ranges = calibrator.Calibrator(plain.read_bytes(), os.cpu_count() or 1, qsv_update_func=min_max_update)
-        ranges.calibrate({SIGNATURE: [{case.input_name: channels_last(s[None])} for s in samples]}, rules)
+        rows = [{name: channels_last(array) for name, array in feed.items()} for feed in feeds]
+        ranges.calibrate({SIGNATURE: rows}, rules)
         work = quantizer.Quantizer(str(plain), rules.get_quantization_recipe())
         work.quantize(ranges.get_model_qsvs(), enable_progress_report=False).export_model(path)

@@ -90,9 +90,8 @@ def _nncf(model: Any, case: Case) -> Any:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    samples = case.calibration[:CALIBRATION_SAMPLES]
-    data = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
-    return nncf.quantize(model, data, subset_size=len(samples))
+    feeds = case.calibration_feeds(CALIBRATION_SAMPLES)
+    return nncf.quantize(model, nncf.Dataset(feeds), subset_size=len(feeds))
 
 
 #: name -> (packages that it needs, what makes its sides)

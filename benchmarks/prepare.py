@@ -31,7 +31,7 @@ def compile_case(case: Case, folder: Path) -> Compiled:
         if not marks or marks[-1][0] != stage:
             marks.append((stage, time.perf_counter()))
 
-    samples = None if case.name.endswith("_qat") else case.calibration[:CALIBRATION_SAMPLES]
+    samples = None if case.name.endswith("_qat") else case.calibration_samples(CALIBRATION_SAMPLES)
     artifact = qcomp.compile(
         case.onnx_path, calibration=samples, shapes=case.shapes, options=Options(progress=progress)
     )
@@ -46,4 +46,4 @@ def compile_case(case: Case, folder: Path) -> Compiled:
 
 
 def feed_of(case: Case) -> dict[str, np.ndarray]:
-    return {case.input_name: np.ascontiguousarray(case.inputs[:1])}
+    return {name: np.ascontiguousarray(array) for name, array in case.feed(0).items()}

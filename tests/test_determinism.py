@@ -61,7 +61,7 @@ def test_models_of_the_zoo(name: str, tmp_path: Path) -> None:
     case = qcomp.zoo.load(name)
     data = None if name.endswith("_qat") else tmp_path / "data.npz"
     if data is not None:
-        np.savez(data, **{case.input_name: case.calibration[:16]})
+        np.savez(data, allow_pickle=False, **case.calibration_samples(16))
     source = onnx.load(str(case.onnx_path))
     for value in source.graph.input:  # open dimensions, which the script does not bind
         if value.name in case.shapes:

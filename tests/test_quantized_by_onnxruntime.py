@@ -230,7 +230,6 @@ CASES = [
 def test_models_of_the_zoo(name: str, count: int, form: str, per_channel: bool, tmp_path: Path) -> None:
     case = qcomp.zoo.load(name)
     path = qcomp.zoo.quantized_by_onnxruntime(case, form, per_channel)
-    feeds = [{case.input_name: case.inputs[i : i + 1]} for i in range(count)]
-    share = compare(path, feeds, output_step(path), tmp_path)
+    share = compare(path, list(case.feeds(count)), output_step(path), tmp_path)
     print(f"{name} {form} per {'channel' if per_channel else 'tensor'}: {share:.4%} equal")
     assert share >= 0.99

@@ -10,9 +10,9 @@ import importlib
 from pathlib import Path
 
 from qcomp.errors import QcompError
-from qcomp.zoo.case import Array, Case, Metric
+from qcomp.zoo.case import Array, Case, Metric, Samples
 
-__all__ = ["Array", "Case", "Metric", "imagenet_class_names", "load", "names", "quantized_by_onnxruntime"]
+__all__ = ["Array", "Case", "Metric", "Samples", "imagenet_class_names", "load", "names", "quantized_by_onnxruntime"]
 
 # name -> (module of qcomp.zoo, function that makes the case); imported when asked for.
 _CASES = {
@@ -30,6 +30,8 @@ _CASES = {
     "digits_mlp": ("digits", "case"),
     "page_orientation": ("page_orientation", "case"),
     "ppocr_det": ("ppocr_det", "case"),
+    "minilm_sentiment": ("minilm", "case"),
+    "minilm_128": ("minilm", "long_case"),
 }
 
 

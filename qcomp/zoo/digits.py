@@ -27,10 +27,9 @@ def case() -> Case:
     return Case(
         name="digits_mlp",
         onnx_path=model,
-        input_name=INPUT,
         shapes={INPUT: (1, LAYERS[0])},
-        calibration=images[train][:CALIBRATION_DIGITS],
-        inputs=images[test],
+        calibration_inputs={INPUT: images[train][:CALIBRATION_DIGITS]},
+        test_inputs={INPUT: images[test]},
         labels=labels[test],
         metric=accuracy(labels[test]),
         answers=best_class(lambda: list("0123456789")),

@@ -50,10 +50,9 @@ def _case(
     return Case(
         name=name,
         onnx_path=model,
-        input_name=INPUT,
         shapes={INPUT: (1, 3, photos.SIDE, photos.SIDE)},
-        calibration=photos.to_tensor([photos.centre(photo) for photo in others], MEAN, SCALE),
-        inputs=inputs,
+        calibration_inputs={INPUT: photos.to_tensor([photos.centre(photo) for photo in others], MEAN, SCALE)},
+        test_inputs={INPUT: inputs},
         labels=right,
         metric=_metric(name, model, inputs, right),
         answers=best_class(photos.class_names),
@@ -82,7 +81,7 @@ def _float_answers(name: str, model: Path, inputs: Array) -> Array:
 
     def build() -> dict[str, Array]:
         cache.progress(f"running the float32 model of {name} on {len(inputs)} pictures")
-        return {"answers": np.argmax(run(model, INPUT, inputs), axis=1)}
+        return {"answers": np.argmax(run(model, {INPUT: inputs}), axis=1)}
 
     return cache.cached_arrays(f"outputs/{model.stem}-{digest}.npz", build)["answers"]
 

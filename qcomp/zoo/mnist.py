@@ -84,13 +84,13 @@ def train(torch: Any, network: Any, data: Digits, epochs: int, rate: float, shif
 
 def make_case(name: str, model: Path, data: Digits, reference: dict[str, float]) -> Case:
     """The case of a digit classifier, judged by its accuracy on the test digits."""
+    every = len(data.train_images) // CALIBRATION_DIGITS
     return Case(
         name=name,
         onnx_path=model,
-        input_name=INPUT,
         shapes={INPUT: (1, 1, 28, 28)},
-        calibration=data.train_images[:: len(data.train_images) // CALIBRATION_DIGITS][:CALIBRATION_DIGITS],
-        inputs=data.test_images,
+        calibration_inputs={INPUT: data.train_images[::every][:CALIBRATION_DIGITS]},
+        test_inputs={INPUT: data.test_images},
         labels=data.test_labels,
         metric=accuracy(data.test_labels),
         answers=best_class(lambda: list("0123456789")),

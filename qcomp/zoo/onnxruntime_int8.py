@@ -23,7 +23,7 @@ VERSION = 1
 
 
 def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> Path:
-    """The case's model after onnxruntime's ``quantize_static``, MinMax on ``case.calibration``; cached.
+    """The case's model after onnxruntime's ``quantize_static``, MinMax on its calibration samples; cached.
 
     Activations are uint8, weights int8; ``format`` is "qdq" or "qoperator".  Input shapes are bound as the
     case binds them.  Raises QcompError for another format, for a model that is quantized already (it has
@@ -35,7 +35,8 @@ def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool 
         raise QcompError(f"no format {format!r}", where="qcomp.zoo", fix=f"one of: {', '.join(FORMATS)}")
     digest = hashlib.blake2b(case.onnx_path.read_bytes(), digest_size=8)
     digest.update(repr(sorted(case.shapes.items())).encode())
-    digest.update(np.ascontiguousarray(case.calibration).data)
+    for name in case.shapes:
+        digest.update(np.ascontiguousarray(case.calibration_inputs[name]).data)
     grain = "per-channel" if per_channel else "per-tensor"
     stem = f"{case.name}-{format}-{grain}-v{VERSION}-ort{onnxruntime.__version__}"
     return cache.cached(
@@ -53,7 +54,8 @@ def _quantize(case: Case, format: str, per_channel: bool, path: Path) -> None:
         raise QcompError(
             f"{case.name} is quantized already", where="qcomp.zoo", fix="use the model of the case as it is"
         )
-    cache.progress(f"quantizing {case.name} with onnxruntime on {len(case.calibration)} samples")
+    feeds = case.calibration_feeds()
+    cache.progress(f"quantizing {case.name} with onnxruntime on {len(feeds)} samples")
     # onnxruntime's tools write further files beside their output; all stay in a folder that is removed.
     with cache.scratch() as folder, _quiet_logging():
         bound, prepared = folder / "bound.onnx", folder / "prepared.onnx"
@@ -63,7 +65,7 @@ def _quantize(case: Case, format: str, per_channel: bool, path: Path) -> None:
             quantize_static(
                 str(prepared),
                 str(path),
-                _reader(case.input_name, case.calibration),
+                _reader(feeds),
                 quant_format=QuantFormat.QDQ if format == "qdq" else QuantFormat.QOperator,
                 per_channel=per_channel,
                 activation_type=QuantType.QUInt8,
@@ -91,18 +93,17 @@ def _bound(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.M
     return model
 
 
-def _reader(input_name: str, samples: Array) -> object:
+def _reader(feeds: list[dict[str, Array]]) -> object:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Hands out one sample at a time, and None at the end."""
 
         def __init__(self) -> None:
-            self._rows = iter(samples)
+            self._feeds = iter(feeds)
 
         def get_next(self) -> dict[str, Array] | None:
-            row = next(self._rows, None)
-            return None if row is None else {input_name: row[np.newaxis]}
+            return next(self._feeds, None)
 
     return Reader()
 

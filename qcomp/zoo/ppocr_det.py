@@ -30,10 +30,9 @@ def case() -> Case:
     return Case(
         name="ppocr_det",
         onnx_path=packages.resource(package, "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"),
-        input_name=INPUT,
         shapes={INPUT: (1, 3, SIDE, SIDE)},
-        calibration=to_tensor(pages(CALIBRATION_PAGES, CALIBRATION_SEED)),
-        inputs=to_tensor(rendered),
+        calibration_inputs={INPUT: to_tensor(pages(CALIBRATION_PAGES, CALIBRATION_SEED))},
+        test_inputs={INPUT: to_tensor(rendered)},
         labels=true,
         metric=lambda outputs: score(found(outputs), true),
         answers=lambda outputs: [f"{len(page)} lines" for page in found(outputs)],

@@ -38,10 +38,9 @@ def case() -> Case:
     return Case(
         name="ppocr_rec",
         onnx_path=model,
-        input_name=INPUT,
         shapes={INPUT: (1, 3, HEIGHT, WIDTH)},
-        calibration=to_tensor(lines(CALIBRATION_LINES, CALIBRATION_SEED)[0]),
-        inputs=to_tensor(images),
+        calibration_inputs={INPUT: to_tensor(lines(CALIBRATION_LINES, CALIBRATION_SEED)[0])},
+        test_inputs={INPUT: to_tensor(images)},
         labels=texts,
         metric=metric,
         answers=read,

@@ -139,10 +139,9 @@ class Architecture:
         return Case(
             name=self.name,
             onnx_path=model,
-            input_name=INPUT,
             shapes={INPUT: (1, *self.shape)},
-            calibration=pictures(CALIBRATION_PICTURES, 2, self.shape),
-            inputs=inputs,
+            calibration_inputs={INPUT: pictures(CALIBRATION_PICTURES, 2, self.shape)},
+            test_inputs={INPUT: inputs},
             labels=None,
             metric=_metric(model, inputs),
             answers=_largest,
@@ -195,7 +194,7 @@ def _run_all(model: onnx.ModelProto, inputs: Array) -> list[Array]:
 def _metric(model: Path, inputs: Array) -> Metric:
     def metric(outputs: Array) -> dict[str, float]:
         got = np.reshape(outputs, (len(inputs), -1)).astype(np.float64)
-        true = np.reshape(run(model, INPUT, inputs), got.shape).astype(np.float64)
+        true = np.reshape(run(model, {INPUT: inputs}), got.shape).astype(np.float64)
         cosine = np.sum(got * true, axis=1) / (np.linalg.norm(got, axis=1) * np.linalg.norm(true, axis=1))
         return {
             "agreement": float(np.mean(np.argmax(got, axis=1) == np.argmax(true, axis=1))),

@@ -80,7 +80,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyp
     def make(name: str) -> tuple[Artifact, Path]:
         case = case_of(name)
         quantized = name.endswith("_qat")
-        samples = None if quantized else case.calibration[:CALIBRATION_SAMPLES]
+        samples = None if quantized else case.calibration_samples(CALIBRATION_SAMPLES)
         artifact = qcomp.compile(case.onnx_path, calibration=samples, shapes=case.shapes)
         return artifact, artifact.save(folder / f"{name}.so")
 
@@ -90,14 +90,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyp
 def outputs(model: Model, case: Case, count: int | None = None) -> np.ndarray:
     """The first output for the case's inputs, stacked."""
     first = model.outputs[0].name
-    inputs = case.inputs[:count]
-    return np.concatenate([model.run({case.input_name: inputs[i : i + 1]})[first] for i in range(len(inputs))])
+    return np.concatenate([model.run(feed)[first] for feed in case.feeds(count)])
 
 
 def check_bits(artifact: Artifact, path: Path, case: Case, count: int) -> None:
     with qcomp.load(path, threads=2) as model:
-        for i in range(count):
-            feed = {case.input_name: case.inputs[i : i + 1]}
+        for i, feed in enumerate(case.feeds(count)):
             expected, found = run(artifact.graph, feed), model.run(feed)
             assert [n for n, a in expected.items() if a.tobytes() != found[n].tobytes()] == [], f"input {i}"
 
@@ -135,11 +133,11 @@ SMALL = ("mnist_resnet8", "mnist_dscnn", "mnist_dscnn_qat", "resnet8_32", "dscnn
 @pytest.mark.parametrize("name", ["digits_mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL)])
 def test_every_level_of_a_portable_artifact_gives_the_interpreters_integers(name: str, tmp_path: Path) -> None:
     case = case_of(name)
-    samples = None if name.endswith("_qat") else case.calibration[:CALIBRATION_SAMPLES]
+    samples = None if name.endswith("_qat") else case.calibration_samples(CALIBRATION_SAMPLES)
     artifact = qcomp.compile(case.onnx_path, target="x86_64", calibration=samples, shapes=case.shapes)
     path = artifact.save(tmp_path / "model.so")
     here = [level.name for level in artifact.package.levels if level.features <= cpu_features()]
-    feeds = [{case.input_name: case.inputs[i : i + 1]} for i in range(5)]
+    feeds = list(case.feeds(5))
     expected = [run(artifact.graph, feed) for feed in feeds]
     for level in here:
         with qcomp.load(path, level=level) as model:

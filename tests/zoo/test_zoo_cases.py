@@ -10,7 +10,7 @@ import pytest
 
 import qcomp.zoo
 from qcomp.errors import QcompError
-from qcomp.zoo.case import Case
+from qcomp.zoo.case import Case, Samples
 from qcomp.zoo.onnxruntime_float import reference_outputs
 
 # Small downloads and no torch; the others are marked slow.
@@ -21,7 +21,7 @@ ALL = [pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for
 TOLERANCE = {"mnist_resnet8": 0.01, "mnist_dscnn": 0.01, "mnist_dscnn_qat": 0.01, "digits_mlp": 0.015}
 
 
-def test_there_are_fourteen_cases() -> None:
+def test_the_names_of_the_cases() -> None:
     assert qcomp.zoo.names() == [
         "efficientnet_lite0",
         "efficientnet_lite0_views",
@@ -37,11 +37,13 @@ def test_there_are_fourteen_cases() -> None:
         "digits_mlp",
         "page_orientation",
         "ppocr_det",
+        "minilm_sentiment",
+        "minilm_128",
     ]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(QcompError, match="no case named 'vgg'; one of: efficientnet_lite0, .*ppocr_det"):
+    with pytest.raises(QcompError, match="no case named 'vgg'; one of: efficientnet_lite0, .*minilm_128"):
         qcomp.zoo.load("vgg")
 
 
@@ -52,18 +54,26 @@ def test_a_case_fits_its_model(name: str) -> None:
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     assert case.name == name
-    assert inputs == [case.input_name] == list(case.shapes)
-    assert case.shapes[case.input_name] == (1, *case.inputs.shape[1:]) == (1, *case.calibration.shape[1:])
-    assert case.inputs.dtype == case.calibration.dtype == np.float32
+    assert inputs == list(case.shapes) == list(case.test_inputs) == list(case.calibration_inputs)
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    for name in inputs:
+        test, calibration = case.test_inputs[name], case.calibration_inputs[name]
+        assert case.shapes[name] == (1, *test.shape[1:]) == (1, *calibration.shape[1:])
+        assert test.dtype == calibration.dtype == onnx.helper.tensor_dtype_to_np_dtype(types[name])
+        assert len(test) == case.samples == len(list(case.feeds()))
     assert case.notes and case.reference
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_test_sample_is_among_the_calibration_samples(name: str) -> None:
     case = qcomp.zoo.load(name)
-    calibration = {sample.tobytes() for sample in case.calibration}
-    assert len(calibration) == len(case.calibration)
-    assert not any(sample.tobytes() in calibration for sample in case.inputs)
+    calibration = samples_of(case.calibration_inputs)
+    assert len(set(calibration)) == len(calibration)
+    assert not set(calibration) & set(samples_of(case.test_inputs))
+
+
+def samples_of(inputs: Samples) -> list[bytes]:
+    return [b"".join(part.tobytes() for part in row) for row in zip(*inputs.values(), strict=True)]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -84,13 +94,13 @@ def test_the_float_model_reaches_its_figures(name: str) -> None:
 @pytest.mark.parametrize("name", ["digits_mlp", "ppocr_rec", "mobilenet_v2"])
 def test_wrong_outputs_get_bad_figures(name: str) -> None:
     case = qcomp.zoo.load(name)
-    outputs = reference_outputs(dataclasses.replace(case, inputs=case.inputs[::-1]))
+    outputs = reference_outputs(dataclasses.replace(case, test_inputs={case.input_name: case.inputs[::-1]}))
     assert all(value < 0.5 for value in case.metric(outputs).values())
 
 
 def test_texts_are_read_off_the_recognizer() -> None:
     case = qcomp.zoo.load("ppocr_rec")
-    some = dataclasses.replace(case, inputs=case.inputs[:2])
+    some = dataclasses.replace(case, test_inputs={case.input_name: case.inputs[:2]})
     assert case.answers(reference_outputs(some)) == case.labels[:2]
 
 
