@@ -188,6 +188,7 @@ def weights_helper(isa: Isa) -> tuple[CFunction, ...]:
         "attention_weights.c.j2", V=isa, low=float_literal(-16.0), log2_e=float_literal(fm.LOG2_E),
         ln2_hi=float_literal(fm.LN2_HI), ln2_lo=float_literal(fm.LN2_LO), magic=float_literal(fm.ROUND_MAGIC),
         poly=[float_literal(c) for c in fm.EXP_POLY], most=float_literal(TOP), lowest=_LOWEST,
+        steps=(8, 4) if isa.bits == 512 else (4,),
     )  # fmt: skip
     return (*reduce_helpers(isa), CFunction("qc_x86_weights", text))
 
