@@ -21,19 +21,18 @@ from qcomp.codegen.c.x86.elementwise import (
     table_code,
 )
 from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
-from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS, Isa
+from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
+from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Requantization, Residual
+from qcomp.codegen.c.x86.transformers import TRANSFORMER_ROWS
 from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
-from qcomp.targets.loader import Target
-
-OFFSET = 128
 
 
 def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
@@ -79,28 +78,6 @@ def _window_halo(node: Node, kernel: tuple[int, ...]) -> Halo:
     return window_shape(node, x, y, (kernel[0], kernel[1]), 1).halo
 
 
-def _constant(node: Node, *operands: int) -> bool:
-    return all(v is None or v.is_constant for v in map(node.optional, operands))
-
-
-class X86Kernel(Kernel):
-    """A row of this file for one instruction set; activations are stored unsigned."""
-
-    kind: str
-
-    def __init__(self, isa: Isa) -> None:
-        self.isa = isa
-        self.name = f"{isa.name}_{self.kind}"
-        self.family = isa.name
-        self.requires = isa.features
-
-    def supports(self, node: Node, target: Target) -> bool:
-        return target.activation_storage == "u8" and self.fits(node)
-
-    def fits(self, node: Node) -> bool:
-        raise NotImplementedError
-
-
 class _Products(X86Kernel):
     """Convolutions, and what can be seen as one."""
 
@@ -108,7 +85,7 @@ class _Products(X86Kernel):
     products = staticmethod(conv_code)
 
     def fits(self, node: Node) -> bool:
-        return _constant(node, 1, 2, 3, 4) and bias_fits(
+        return all_constant(node, 1, 2, 3, 4) and bias_fits(
             node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
         )
 
@@ -224,7 +201,7 @@ class _Binary(X86Kernel):
 
     def fits(self, node: Node) -> bool:
         shapes = (node.input(0).shape, node.input(1).shape, node.output.shape)
-        return can_walk(shapes) and _constant(node, 2) and not _constant(node, 0, 1)
+        return can_walk(shapes) and all_constant(node, 2) and not all_constant(node, 0, 1)
 
     def in_place(self, node: Node) -> tuple[int, ...]:
         moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
@@ -279,7 +256,7 @@ class Table(X86Kernel):
     kind, op = "table", "table"
 
     def fits(self, node: Node) -> bool:
-        return _constant(node, 1) and not _constant(node, 0)
+        return all_constant(node, 1) and not all_constant(node, 0)
 
     def in_place(self, node: Node) -> tuple[int, ...]:
         return (0,)
@@ -297,7 +274,7 @@ class Quantize(X86Kernel):
 
     def fits(self, node: Node) -> bool:
         per_tensor = node.call.quant("quant").axis is None
-        return per_tensor and node.call.dtype("dtype") is DType.I8 and not _constant(node, 0)
+        return per_tensor and node.call.dtype("dtype") is DType.I8 and not all_constant(node, 0)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         quant = request.node.call.quant("quant")
@@ -352,7 +329,7 @@ class QAveragePool(X86Kernel):
     kind, op = "avg_pool", "qavg_pool"
 
     def fits(self, node: Node) -> bool:
-        return not _constant(node, 0)
+        return not all_constant(node, 0)
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (_window_halo(node, node.call.ints("kernel")),)
@@ -396,6 +373,6 @@ class Transpose(X86Kernel):
 
 _ROWS: tuple[type[X86Kernel], ...] = (
     QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
-    Transpose,
+    Transpose, *TRANSFORMER_ROWS,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))

@@ -11,7 +11,8 @@ from dataclasses import replace
 from qcomp.codegen.c.kernel import Kernel
 from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, Madd, Maddubs, Vnni256, pairs_fit
 from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVXVNNI, Avx256, Isa
-from qcomp.codegen.c.x86.kernels import X86_KERNELS, X86Kernel
+from qcomp.codegen.c.x86.kernels import X86_KERNELS
+from qcomp.codegen.c.x86.row import X86Kernel
 from qcomp.codegen.c.x86.shapes import Int8
 
 _WIDTHS = (2, 1)

@@ -12,6 +12,7 @@ from x86_harness import CPUS, INCLUDES, TILE_CPUS, compiler
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.x86.amx import amx_code, products_helper, rows_helper
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS
+from qcomp.codegen.c.x86.attention import scores_helper, values_helper
 from qcomp.codegen.c.x86.conv import tile_helper
 from qcomp.codegen.c.x86.depthwise import row_helper
 from qcomp.codegen.c.x86.depthwise_lanes import segment_counts
@@ -85,6 +86,20 @@ def test_no_tile_of_shared_columns_spills_in_its_product_loop(isa: Isa, tmp_path
         (body,) = loops(functions[helpers[-1].name])
         assert sum(map(products, body)) % (rows * columns) == 0, (rows, columns)
         assert not [line for line in body if STACK_STORE.search(line)], (rows, columns)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name + "_vbmi" * i.vbmi)
+def test_no_product_of_attention_spills_in_its_loop(isa: Isa, tmp_path: Path) -> None:
+    sizes = [(rows, vectors) for vectors in (1, 2) for rows in isa.dot.rows(2) if rows <= 8]
+    made = {f"{h[-1].name}": (h, rows * vectors) for rows, vectors in sizes for h in
+            (scores_helper(isa, rows, vectors, True), values_helper(isa, rows, vectors, False))}  # fmt: skip
+    functions = assembly(merge_helpers(*(helpers for helpers, _ in made.values())), isa, tmp_path)
+    for name, (_, accumulators) in made.items():
+        found = loops(functions[name])
+        assert found, name
+        for body in found:
+            assert sum(map(products, body)) % accumulators == 0, name
+            assert not [line for line in body if STACK_STORE.search(line)], name
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name + "_vbmi" * i.vbmi)

@@ -103,6 +103,9 @@ def nodes() -> list[Node]:
     pool = {"kernel": (3, 2), "ratio": 1.7, **window, **arithmetic}
     b.add("qavg_pool", [(1, 7, 8, 20)], count_include_pad=False, **pool)
     b.add("qavg_pool", [(1, 7, 8, 20)], count_include_pad=True, **pool)
+    weighing = {"q_zp": 3, "k_zp": -9, "v_zp": 17, "scale": 2.0**-14, "mult": 0.75, "zp": 5, "lo": -90, "hi": 100}
+    b.add("qattention", [(2, 9, 3, 20), (2, 33, 3, 20), (2, 33, 3, 18)], **weighing)
+    b.add("qattention", [(1, 16, 2, 32), (1, 64, 2, 32), (1, 64, 2, 32)], dtype=DType.F32, **weighing)
     b.add("qavg_pool", [(2, 7, 8, 100)], kernel=(7, 8), ratio=0.9, **arithmetic)
     return b.nodes
 
