@@ -172,6 +172,7 @@ def _show(found: Comparison) -> None:
     from qcomp.cli.islands import island_lines
     from qcomp.cli.output import print_table
     from qcomp.reports.compare.summary import check_text, rows, verdict, worst_layers
+    from qcomp.reports.coverage import reason_text
 
     for note in found.notes:
         print(f"note: {note}")
@@ -198,7 +199,7 @@ def _show(found: Comparison) -> None:
             for p in found.calibration.parts
         ]
         print_table("", ("calibration samples", "top-1", "agreement", "SQNR dB", "scales as with all"), parts)
-    islands = [{**island, "detail": "stays float32", "macs": 0} for island in found.islands]
+    islands = [{**island, "detail": reason_text(island.get("reason", "")), "macs": 0} for island in found.islands]
     for line in island_lines(islands, ()):
         print(f"float32  {line}")
     for check in found.checks:

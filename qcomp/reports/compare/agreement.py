@@ -89,7 +89,7 @@ def decisions(output: Array, class_axis: int | None) -> NDArray[np.int64]:
         )  # fmt: skip
     if array.shape[axis] < 2:
         return np.zeros(0, np.int64)
-    return np.argmax(array, axis).reshape(-1).astype(np.int64)
+    return np.asarray(np.argmax(array, axis), np.int64).reshape(-1)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_BINS = 48
-_MARGIN = 0.25  # of the grid's width, on either side: what lies further out is counted in the outermost bin
+_INSIDE = 31
+_OUTSIDE = 8.5  # bins on either side: the grid ends within bins; what lies further out is counted in the outermost
+_BINS = int(_INSIDE + 2 * _OUTSIDE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Counter:
 
     def __init__(self, grid_lo: float, grid_hi: float, step: float, unit: str = "") -> None:
         self._grid, self._step, self._unit = (grid_lo, grid_hi), step, unit
-        margin = _MARGIN * (grid_hi - grid_lo)
+        margin = _OUTSIDE * (grid_hi - grid_lo) / _INSIDE
         self._range = (grid_lo - margin, grid_hi + margin)
         self._counts = np.zeros(_BINS, np.int64)
         self._seen = (np.inf, -np.inf)

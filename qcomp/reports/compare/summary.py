@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qcomp.reports.compare.gate import Check
@@ -9,9 +10,16 @@ from qcomp.reports.compare.result import Comparison, StepFigures
 
 #: What a limit is called, and how its numbers are written.
 _CHECKS = {
-    "max_drop": ("accuracy lost", "at most", "share"),
+    "max_drop": ("accuracy lost", "at most", "points"),
     "min_agreement": ("agreement", "at least", "share"),
     "min_sqnr_db": ("signal to noise of the worst output", "at least", "dB"),
+}
+
+
+_UNITS: dict[str, Callable[[float], str]] = {
+    "points": lambda share: f"{100 * share:.2f} points",
+    "share": lambda share: percent(share),
+    "dB": lambda value: f"{value:.1f} dB",
 }
 
 
@@ -66,37 +74,39 @@ def rows(found: Comparison) -> list[Row]:
         )
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     table += [
-        _less("latency, ms", before.median_ms, after.median_ms, "{:.3f}", "faster", "slower",
+        _less("latency", before.median_ms, after.median_ms, milliseconds_text, "faster", "slower",
               f"median of runs in turns, {threads}"),
-        _less("file, bytes", before.disk_bytes, after.disk_bytes, "{:,.0f}", "smaller", "larger", "on disk"),
+        _less("file", before.disk_bytes, after.disk_bytes, bytes_text, "smaller", "larger", "on disk"),
     ]  # fmt: skip
     if before.resident is not None and after.resident is not None:
         note = f"most that a new process grew by; arena and weights: {bytes_text(after.memory_bytes or 0)}"
         table.append(
-            _less("memory, bytes", before.resident.peak, after.resident.peak, "{:,.0f}", "less", "more", note)
+            _less("memory", before.resident.peak, after.resident.peak, bytes_text, "less", "more", note)
         )
     table += [
-        _less("bytes moved", before.cost.bytes_moved, after.cost.bytes_moved, "{:,.0f}", "less", "more",
+        _less("bytes moved", before.cost.bytes_moved, after.cost.bytes_moved, bytes_text, "less", "more",
               "operands and results of a run"),
-        _less("energy, uJ (estimate)", before.cost.energy_uj, after.cost.energy_uj, "{:.1f}", "less", "more",
+        _less("energy, estimated", before.cost.energy_uj, after.cost.energy_uj, energy_text, "less", "more",
               "operations and bytes times published picojoules"),
     ]  # fmt: skip
     return table
 
 
-def _less(name: str, before: float, after: float, form: str, good: str, bad: str, note: str) -> Row:
+def _less(
+    name: str, before: float, after: float, text: Callable[[float], str], good: str, bad: str, note: str
+) -> Row:
     """A row of a figure of which less is better."""
     if before <= 0 or after <= 0:
-        return Row(name, form.format(before), form.format(after), "", note)
+        return Row(name, text(before), text(after), "", note)
     ratio = before / after
     change = f"{ratio:.2f}x {good}" if ratio >= 1 else f"{1 / ratio:.2f}x {bad}"
-    return Row(name, form.format(before), form.format(after), change, note, ratio >= 1)
+    return Row(name, text(before), text(after), change, note, ratio >= 1)
 
 
 def check_text(check: Check) -> str:
     """`gate: accuracy lost 0.52%, at most 1%: kept`."""
     name, bound, unit = _CHECKS[check.name]
-    write = percent if unit == "share" else lambda value: f"{value:.1f} dB"
+    write = _UNITS[unit]
     found = "exact" if check.found is None else write(check.found)
     return f"gate: {name} {found}, {bound} {write(check.limit)}: {'kept' if check.passed else 'NOT kept'}"
 
@@ -110,6 +120,15 @@ def worst_layers(found: Comparison) -> list[StepFigures]:
 def _computes(step: StepFigures) -> bool:
     """Whether a step has a grid of its own to err on: it makes products, or functions of integers."""
     return step.op.startswith("q") or step.op == "table"
+
+
+def milliseconds_text(milliseconds: float) -> str:
+    """`0.0213` -> "21.3 us", `2.13` -> "2.13 ms"."""
+    return f"{1000 * milliseconds:.1f} us" if milliseconds < 0.1 else f"{milliseconds:.3g} ms"
+
+
+def energy_text(microjoules: float) -> str:
+    return f"{microjoules:.1f} uJ" if microjoules < 1000 else f"{microjoules / 1000:.2f} mJ"
 
 
 def percent(share: float) -> str:
