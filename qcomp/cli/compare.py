@@ -177,7 +177,8 @@ def _show(found: Comparison) -> None:
     for note in found.notes:
         print(f"note: {note}")
     print(f"{verdict(found)}\n")
-    print_table("", ("", "onnxruntime, float32", "qcomp, int8", "change"), [row.cells for row in rows(found)])
+    before, after = f"onnxruntime, {found.model_precision}", f"qcomp, {found.precision}"
+    print_table("", ("", before, after, "change"), [row.cells for row in rows(found)])
     outputs = [
         (o.name, "exact" if o.sqnr_db is None else f"{o.sqnr_db:.1f}", f"{o.cosine:.6f}", f"{o.max_error:.4g}",
          f"{o.rms_error:.4g}")

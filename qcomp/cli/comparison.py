@@ -15,7 +15,7 @@ from qcomp.cli.arguments import samples_for
 from qcomp.cli.files import batch_notes, model_bytes, read_graph
 from qcomp.cli.peers import peer
 from qcomp.cli.timing import Timings, interleave
-from qcomp.compiler import Options
+from qcomp.compiler import Options, is_quantized
 from qcomp.errors import QcompError
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.passes.canonicalize import canonicalization
@@ -104,6 +104,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
         memory = own.info.arena_bytes + own.info.weights_bytes
         return Comparison(
             model=str(request.model),
+            model_precision="quantized" if is_quantized(source) else "float32",
             artifact=str(request.artifact),
             info=own.info,
             samples=total,

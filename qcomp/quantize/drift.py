@@ -28,12 +28,15 @@ class Drift:
 
     @property
     def message(self) -> str:
-        text = (
-            f"{self.tensor}: test data reaches [{self.tested[0]:.6g}, {self.tested[1]:.6g}], calibration "
-            f"[{self.calibrated[0]:.6g}, {self.calibrated[1]:.6g}] ({self.beyond:.0%} of the range beyond it"
-        )
-        more = f"; distributions {self.distance:.2f} apart)" if self.distance is not None else ")"
-        return f"{text}{more}; calibrate with samples like the test data"
+        parts = []
+        if self.beyond >= BEYOND_SHARE:
+            parts.append(
+                f"test data reaches [{self.tested[0]:.6g}, {self.tested[1]:.6g}], {self.beyond:.0%} of the range "
+                f"beyond calibration's [{self.calibrated[0]:.6g}, {self.calibrated[1]:.6g}]"
+            )
+        if (self.distance or 0.0) >= DISTANCE:
+            parts.append(f"the cumulative distribution of the test data is {self.distance:.2f} from calibration's")
+        return f"{self.tensor}: {', and '.join(parts)}; calibrate with samples like the test data"
 
 
 def drift(calibrated: Calibration, tested: Calibration) -> tuple[Drift, ...]:

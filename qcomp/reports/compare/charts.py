@@ -131,7 +131,7 @@ def memory_chart(plan: ArenaPlan) -> Chart:
     count = max(1, len(plan.steps))
     across, up = Scale(0, count, left, width - 8), Scale(0, plan.arena_bytes, base, top)
     unit = across(1) - across(0)
-    rects = [Rect(across(plan.peak_step), top, unit, base - top, "peak", _step_title(plan, plan.peak_step))]
+    rects = []
     for index, buffer in enumerate(plan.buffers):
         tall = up(buffer.offset) - up(buffer.offset + buffer.bytes)
         wide = across(buffer.last + 1) - across(buffer.first)
@@ -143,9 +143,12 @@ def memory_chart(plan: ArenaPlan) -> Chart:
             Rect(across(buffer.first), up(buffer.offset + buffer.bytes), round(wide, 2), round(tall, 2),
                  f"buffer b{index % 5}", title, label)
         )  # fmt: skip
+    rects.append(Rect(across(plan.peak_step), top, unit, base - top, "peak", _step_title(plan, plan.peak_step)))
+    scale = 1 << 20 if plan.arena_bytes >= 1 << 20 else 1 << 10 if plan.arena_bytes >= 1 << 10 else 1
     marks = [
-        Mark(left, up(t), width - 8, up(t), "rule", bytes_text(t), "end", left - 6, up(t) + 4)
-        for t in ticks(0, plan.arena_bytes, 4)
+        Mark(left, up(t * scale), width - 8, up(t * scale), "rule", bytes_text(t * scale), "end", left - 6,
+             up(t * scale) + 4)
+        for t in ticks(0, plan.arena_bytes / scale, 4)
     ]
     bound = f"lower bound {bytes_text(plan.lower_bound)}"
     marks.append(Mark(left, up(plan.lower_bound), width - 8, up(plan.lower_bound), "bound", bound, "end", width - 10,
@@ -184,16 +187,19 @@ def front_chart(candidates: tuple[Candidate, ...], own: Candidate | None) -> Cha
     leading = undominated(candidates)
     line = " ".join(f"{across(c.latency_ms)},{up(c.accuracy)}" for c in leading)
     points = []
-    for one in everyone:
+    labelled: list[tuple[float, float]] = []  # where there is room for no other text; hovering shows the rest
+    for one in reversed(everyone):
         style = "own" if one is own else "leading" if one in leading else "beaten"
         title = f"{one.label}: {100 * one.accuracy:.2f}%, {one.latency_ms:.3f} ms, {bytes_text(one.size)}"
         points.append(Point(across(one.latency_ms), up(one.accuracy), 6.0 if one is own else 4.5, style, title))
-        if style != "beaten":
-            right = across(one.latency_ms) < width - 200
+        at = (across(one.latency_ms), up(one.accuracy) + (16 if style == "own" else -7))
+        if style != "beaten" and all(abs(at[0] - x) > 150 or abs(at[1] - y) > 13 for x, y in labelled):
+            labelled.append(at)
+            right = at[0] < width - 200
+            text = _shortened(one.label, 22)
             marks.append(
-                Mark(0, 0, 0, 0, "none", _shortened(one.label, 26), "start" if right else "end",
-                     across(one.latency_ms) + (9 if right else -9), up(one.accuracy) + (16 if style == "own" else -7))
-            )  # fmt: skip
+                Mark(0, 0, 0, 0, "none", text, "start" if right else "end", at[0] + (9 if right else -9), at[1])
+            )
     return Chart(width, height, "Accuracy over latency", (), tuple(marks), (("leading", line),), tuple(points))
 
 

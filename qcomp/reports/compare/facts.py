@@ -17,7 +17,9 @@ def facts(found: Comparison) -> dict[str, Any]:
     decided = found.decided
     return {
         "model": found.model,
+        "model_precision": found.model_precision,
         "artifact": found.artifact,
+        "precision": found.precision,
         "target": found.info.target,
         "samples": found.samples,
         "threads": found.threads,

@@ -19,6 +19,7 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node, run
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
+from qcomp.passes.integer_regions import MOVEMENT
 from qcomp.reports.compare.agreement import Noise
 from qcomp.reports.compare.counterparts import Counterpart, counterpart
 from qcomp.reports.compare.distribution import Counter, Distribution
@@ -165,7 +166,8 @@ def _layer(node: Node, row: _Row | None, weights: Distribution | None) -> LayerE
     value = node.outputs[0].name
     if row is None:
         return LayerError(node.name, node.op.name, value, "", None, None, None, weights)
-    shown = row.counter.distribution if row.counter is not None and node.op.name != "quantize" else None
+    moves = node.op.name in MOVEMENT and node.op.name != "concat"  # its operand has the same values
+    shown = row.counter.distribution if row.counter is not None and not moves else None
     return LayerError(
         node.name, node.op.name, value, row.own.name, _decibels(row.accumulated), _decibels(row.isolated),
         shown, weights,

@@ -70,9 +70,10 @@ class CalibrationReport:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A float model and its artifact."""
+    """A model and its artifact; `model_precision` is "float32", or "quantized" for one that came so."""
 
     model: str
+    model_precision: str
     artifact: str
     info: ArtifactInfo = field(repr=False)
     samples: int
@@ -95,6 +96,12 @@ class Comparison:
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
+
+    @property
+    def precision(self) -> str:
+        """What the artifact's products are of: "int8", or "float32" where none is of integers but some are of reals."""
+        cost = self.int8_side.cost
+        return "float32" if cost.float_macs and not cost.int8_macs else "int8"
 
     @property
     def integer_share(self) -> float:

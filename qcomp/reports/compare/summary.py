@@ -41,16 +41,18 @@ class Row:
 
 def verdict(found: Comparison) -> str:
     """One sentence: is it as good, how much faster and smaller."""
-    decided = found.decided
+    decided, name = found.decided, found.precision
     if decided.drop is not None and decided.float_top1 is not None and decided.int8_top1 is not None:
         lost = abs(decided.drop) * 100
-        moved = f"loses {lost:.2f} points" if decided.drop > 0 else f"gains {lost:.2f} points" if lost else "keeps all"
-        good = f"int8 {moved} of accuracy ({percent(decided.float_top1)} to {percent(decided.int8_top1)})"
+        moved = f"{name} {'loses' if decided.drop > 0 else 'gains'} {lost:.2f} points of accuracy"
+        good = f"{moved} ({percent(decided.float_top1)} to {percent(decided.int8_top1)})"
+        if not lost:
+            good = f"{name} keeps the accuracy of {percent(decided.float_top1)}"
     elif decided.agreement is not None:
-        good = f"int8 decides as the float model does in {percent(decided.agreement)} of {decided.total} decisions"
+        good = f"{name} decides as the model does in {percent(decided.agreement)} of {decided.total} decisions"
     else:
         worst = min((o.sqnr_db for o in found.outputs if o.sqnr_db is not None), default=None)
-        good = "int8 gives the float model's numbers" if worst is None else f"int8 is {worst:.1f} dB above its noise"
+        good = f"{name} gives the model's numbers" if worst is None else f"{name} is {worst:.1f} dB above its noise"
     speed = f"{found.speedup:.1f} times faster" if found.speedup >= 1 else f"{1 / found.speedup:.1f} times slower"
     size = found.float_side.disk_bytes / found.int8_side.disk_bytes
     smaller = f"{size:.1f} times smaller" if size >= 1 else f"{1 / size:.1f} times larger"
@@ -63,7 +65,7 @@ def rows(found: Comparison) -> list[Row]:
     before, after, decided = found.float_side, found.int8_side, found.decided
     table: list[Row] = []
     if decided.float_top1 is not None and decided.int8_top1 is not None and decided.drop is not None:
-        change = f"{-100 * decided.drop:+.2f} points"
+        change = f"{-100 * decided.drop:+.2f} points" if decided.drop else "as before"
         table.append(
             Row("top-1", percent(decided.float_top1), percent(decided.int8_top1), change,
                 f"{decided.total} labels", decided.drop <= 0)
