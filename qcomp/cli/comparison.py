@@ -95,6 +95,12 @@ def measure(request: Request, progress: Progress) -> Comparison:
         times = interleave(sides, request.runs)
         steps = own.profile(feed, runs=max(3, min(100, times.runs("qcomp"))))
         notes = batch_notes(source)
+        notes += [
+            f"output {output.name}: {output.unlike} elements are NaN or infinite on one side alone; its errors leave "
+            "them out"
+            for output in outputs
+            if output.unlike
+        ]
         report: CalibrationReport | None = None
         if calibration is not None:
             remade, report = _calibration(request, graph, calibration, samples, own, reference, progress)

@@ -111,6 +111,7 @@ def compile_model(
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
+    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
     check_input(model)
@@ -120,6 +121,8 @@ def compile_model(
         check_output_folder(output)
     if save_graph is not None:
         check_output(save_graph, *filter(None, (model, calibrate, tuning)))
+        if save_graph.absolute() == output.absolute():
+            raise QcompError("the graph would replace the artifact", where="--save-graph", fix="choose another path")
 
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)

@@ -17,6 +17,8 @@ import pytest
 
 import qcomp as package
 from qcomp.cli import main
+from qcomp.ir import parse_graph
+from qcomp.ir.interpreter import run
 
 Run = Callable[..., Any]
 HOSTILE = '<script>alert("x")</script>&amp;\x00'
@@ -135,6 +137,21 @@ def test_calibration_data_gives_the_graph_too(qcomp: Run, convnet: Path) -> None
     assert "few-samples" in [finding["code"] for finding in facts["calibration"]["findings"]]
     other = qcomp(*arguments(convnet, "--calibrate", "data.npz", "--method", "minmax", "--json")).json
     assert other["layer_samples"] == 0 and "was not compiled from this calibration data" in other["notes"][0]
+
+
+def test_the_saved_graph_is_the_artifacts(convnet: Path) -> None:
+    graph = parse_graph((convnet / "model.qir").read_text(encoding="utf-8"))
+    x = np.load(convnet / "data.npz")["x"][:1]
+    with package.load(convnet / "model.so") as model:
+        assert np.array_equal(run(graph, {"x": x})["y"], model.run(x)["y"])
+
+
+def test_the_saved_graph_does_not_replace_the_artifact(qcomp: Run, convnet: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.so"
+    words = (convnet / "model.onnx", "-o", out, "--calibrate", convnet / "data.npz", "--save-graph", out)
+    outcome = qcomp("compile", *words)
+    assert (outcome.status, outcome.out) == (2, "") and "--save-graph" in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 class Page(HTMLParser):

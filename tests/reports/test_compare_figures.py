@@ -45,6 +45,12 @@ def test_equal_outputs_have_no_noise_and_lost_ones_the_worst() -> None:
     assert OutputFigures.of("y", noise([1, 2], [0, 0])).cosine == 0.0
 
 
+def test_what_is_not_finite_is_counted_apart() -> None:
+    nan, inf = math.nan, math.inf
+    found = noise([3, 4, nan, inf, inf, 1], [3, 3.5, nan, inf, 2, -inf])
+    assert (found.sqnr_db, found.count, found.unlike) == (20.0, 2, 2)
+
+
 def test_an_output_of_rank_4_decides_along_axis_1_and_others_along_the_last() -> None:
     image = np.zeros((1, 3, 2, 2), np.float32)
     image[0, 2, 0, 1] = image[0, 1, 1, 1] = 1

@@ -52,6 +52,8 @@ def test_of_two_layouts_the_closer_one_is_taken() -> None:
     value = parse_graph("graph @m {\n  input %a.nhwc: f32[1,3,3]\n  output %a.nhwc\n}").inputs[0]
     found = counterpart(value, {"a": (1, 3, 3)}.get)
     assert found is not None
+    zeros = np.zeros((1, 3, 3))
+    assert np.array_equal(found.aligned(zeros, zeros), zeros)  # decides nothing
     array = np.arange(9.0).reshape(1, 3, 3)
     moved = array.transpose(0, 2, 1)
     assert np.array_equal(found.aligned(array, moved + 0.1), moved)
@@ -103,7 +105,7 @@ def test_another_models_graph_is_refused() -> None:
 
 def test_a_distribution_counts_what_is_clipped() -> None:
     counter = Counter(-128.0, 127.0, 1.0)
-    counter.add(np.asarray([0.0, 64.0, 127.4, 128.0, 1000.0]))
+    counter.add(np.asarray([0.0, 64.0, 127.4, 128.0, 1000.0, -np.inf, np.nan]))
     found = counter.distribution
     assert found is not None
     assert (sum(found.counts), found.clipped, found.seen_lo, found.seen_hi) == (5, 0.4, 0.0, 1000.0)

@@ -14,16 +14,24 @@ Array = NDArray[np.generic]
 
 
 class Noise:
-    """Powers of a signal and of what differs from it, summed over any number of arrays, in float64."""
+    """Powers of a signal and of what differs from it, summed over any number of arrays, in float64.
+
+    Elements that are NaN or infinite in either array are left out; those that differ are counted in `unlike`.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.unlike = 0
         self.signal = self.noise = self.other = self.product = 0.0
         self.largest = 0.0
 
     def add(self, reference: Array, result: Array) -> None:
         """Two arrays of one shape, any real dtype."""
         a, b = np.asarray(reference, np.float64).ravel(), np.asarray(result, np.float64).ravel()
+        finite = np.isfinite(a) & np.isfinite(b)
+        if not finite.all():
+            odd = ~finite & (a != b) & ~(np.isnan(a) & np.isnan(b))
+            self.unlike += int(np.count_nonzero(odd))
+            a, b = a[finite], b[finite]
         error = b - a
         self.count += a.size
         self.signal += float(a @ a)
@@ -53,7 +61,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """One output over all samples.  `sqnr_db` is None where every number is equal; errors are in the output's unit."""
+    """One output over all samples.  `sqnr_db` is None where every number is equal; errors are in the output's unit.
+
+    `unlike` elements are NaN or infinite on one side and something else on the other; the figures leave them out.
+    """
 
     name: str
     elements: int
@@ -61,13 +72,14 @@ class OutputFigures:
     cosine: float
     max_error: float
     rms_error: float
+    unlike: int = 0
 
     @staticmethod
     def of(name: str, noise: Noise) -> OutputFigures:
         sqnr = noise.sqnr_db if math.isfinite(noise.sqnr_db) else None
         if noise.noise > 0.0 and sqnr is None:  # a reference of zeros alone
             sqnr = -200.0
-        return OutputFigures(name, noise.count, sqnr, noise.cosine, noise.largest, noise.rms_error)
+        return OutputFigures(name, noise.count, sqnr, noise.cosine, noise.largest, noise.rms_error, noise.unlike)
 
 
 def decisions(output: Array, class_axis: int | None) -> NDArray[np.int64]:

@@ -103,13 +103,14 @@ def histogram(found: Distribution, description: str) -> Chart:
 def error_chart(layers: Sequence[LayerError]) -> Chart:
     """SQNR in dB over the steps of the graph: accumulated as a line, isolated as dots."""
     shown = [layer for layer in layers if layer.accumulated_db is not None]
-    width, height, left, base = 960.0, 250.0, 44.0, 222.0
+    width, height, left, base = 960.0, 250.0, 54.0, 222.0
     known = [v for layer in shown for v in (layer.accumulated_db, layer.isolated_db) if v is not None]
     low = min(0.0, 10 * math.floor(min(known, default=0.0) / 10))
     down = Scale(low, 80.0, base, 10.0)
     across = Scale(0, max(1, len(shown) - 1), left + 8, width - 10)
     marks = [
-        Mark(left, down(t), width - 4, down(t), "rule", f"{t:g} dB", "end", left - 4, down(t) + 4)
+        Mark(left, down(t), width - 4, down(t), "rule", f"{'≥' if t == 80 else ''}{t:g} dB", "end", left - 4,
+             down(t) + 4)
         for t in ticks(low, 80.0)
     ]
     marks.append(Mark(0, 0, 0, 0, "none", f"{len(shown)} steps, in the order of execution", "middle", width / 2, 244))
@@ -138,7 +139,8 @@ def memory_chart(plan: ArenaPlan) -> Chart:
         title = (
             f"{buffer.name}: {bytes_text(buffer.bytes)} at {buffer.offset}, steps {buffer.first} to {buffer.last}"
         )
-        label = buffer.name if tall >= 14 and wide >= _LABEL_PIXELS * len(buffer.name) + 8 else ""
+        texts = (buffer.name, bytes_text(buffer.bytes)) if tall >= 15 else ()
+        label = next((t for t in texts if wide >= _LABEL_PIXELS * len(t) + 8), "")
         rects.append(
             Rect(across(buffer.first), up(buffer.offset + buffer.bytes), round(wide, 2), round(tall, 2),
                  f"buffer b{index % 5}", title, label)

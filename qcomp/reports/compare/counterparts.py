@@ -54,7 +54,7 @@ def layouts(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[Layout, .
 
 
 class Counterpart:
-    """The float tensor of one value.  Where axes of equal size allow several layouts, the first array decides: the
+    """The float tensor of one value.  Where axes of equal size allow several layouts, the first arrays decide: the
     right one is by far the closest."""
 
     def __init__(self, value: Value, name: str, candidates: tuple[Layout, ...]) -> None:
@@ -64,12 +64,17 @@ class Counterpart:
     def aligned(self, reference: NDArray[np.generic], result: NDArray[np.generic]) -> NDArray[np.generic]:
         """The float tensor in the layout of `result`, the value's real numbers."""
         if len(self._candidates) > 1:
-            self._candidates = (min(self._candidates, key=lambda way: _distance(way.apply(reference), result)),)
+            distances = [_distance(way.apply(reference), result) for way in self._candidates]
+            least = min(distances)  # a tensor of one value alone decides nothing
+            self._candidates = tuple(
+                way for way, distance in zip(self._candidates, distances, strict=True) if distance == least
+            )
         return self._candidates[0].apply(reference)
 
 
 def _distance(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    return float(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64)).sum())
+    with np.errstate(invalid="ignore"):
+        return float(np.nansum(np.square(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
 
 
 def counterpart(value: Value, shape_of: Callable[[str], tuple[int, ...] | None]) -> Counterpart | None:

@@ -48,6 +48,7 @@ class Counter:
 
     def add(self, values: NDArray[np.generic]) -> None:
         flat = np.asarray(values, np.float64).ravel()
+        flat = flat[np.isfinite(flat)]  # masks of attention may be infinite
         if not flat.size:
             return
         self._counts += np.histogram(np.clip(flat, *self._range), _BINS, self._range)[0]
