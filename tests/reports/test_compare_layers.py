@@ -112,19 +112,31 @@ def test_a_distribution_counts_what_is_clipped() -> None:
     assert found.counts[-1] == 1 and found.used == 127 / 255
 
 
-def test_boxes_do_not_overlap_and_edges_lead_down() -> None:
-    edges = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 5), (0, 5), (5, 6)]
-    drawing = draw_graph(7, edges)
-    assert [box.node for box in drawing.boxes] == list(range(7)) and len(drawing.edges) == len(edges)
+LADDER = [(i, i + 1) for i in range(59)] + [(i, i + 3) for i in range(0, 56, 4)]
+WIDE = [(0, i) for i in range(1, 9)] + [(i, i + 8) for i in range(1, 33)]
+
+
+@pytest.mark.parametrize("edges", [[(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 5), (0, 5)], LADDER, WIDE, []])
+def test_boxes_do_not_overlap(edges: list[tuple[int, int]]) -> None:
+    count = 1 + max((b for _, b in edges), default=0)
+    drawing = draw_graph(count, edges)
+    assert [box.node for box in drawing.boxes] == list(range(count)) and len(drawing.edges) == len(edges)
     for a in drawing.boxes:
         assert 0 <= a.x <= drawing.width - BOX_WIDTH and 0 <= a.y <= drawing.height - BOX_HEIGHT
         for b in drawing.boxes:
-            apart = abs(a.x - b.x) >= BOX_WIDTH or abs(a.y - b.y) >= BOX_HEIGHT
-            assert a is b or apart
-    assert all(drawing.boxes[a].y < drawing.boxes[b].y for a, b in edges)
+            assert a is b or abs(a.x - b.x) >= BOX_WIDTH or abs(a.y - b.y) >= BOX_HEIGHT
 
 
-def test_a_chain_with_shortcuts_stays_upright() -> None:
-    drawing = draw_graph(41, [(i, i + 1) for i in range(40)] + [(i, i + 3) for i in range(0, 36, 4)])
-    left = [box.x for box in drawing.boxes]
-    assert max(left) - min(left) < BOX_WIDTH / 4
+def test_edges_lead_down_in_one_column() -> None:
+    edges = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 5), (0, 5)]
+    boxes = draw_graph(6, edges).boxes
+    assert all(boxes[a].y < boxes[b].y for a, b in edges)
+
+
+def test_a_long_chain_stands_upright_in_columns_of_a_page() -> None:
+    drawing = draw_graph(60, LADDER)
+    assert drawing.width <= 1060
+    columns = [[box.x for box in drawing.boxes[start : start + 10]] for start in (0, 48)]
+    assert all(max(column) - min(column) < BOX_WIDTH / 4 for column in columns)
+    assert drawing.boxes[59].x - drawing.boxes[0].x > 2 * BOX_WIDTH  # several columns
+    assert drawing.height < 60 * BOX_HEIGHT

@@ -5,15 +5,19 @@ After K. Sugiyama, S. Tagawa, M. Toda, Methods for Visual Understanding of Hiera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-BOX_WIDTH, BOX_HEIGHT = 196, 40
+BOX_WIDTH, BOX_HEIGHT = 186, 40
 _LAYER_STEP = 62
 _BEND_WIDTH = 14
 _GAP = 18
 _SWEEPS = 8
-_MARGIN = 12
+_MARGIN = 8
+_TURN = 18  # room above and below for edges between columns
+_COLUMN_GAP = 44
+_PAGE_WIDTH = 1040
+_LEAST_LAYERS = 8  # of a column
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Drawing:
 
 
 def draw_graph(count: int, edges: Sequence[tuple[int, int]]) -> Drawing:
-    """Draws `count` nodes in topological order, edges leading from earlier to later ones."""
+    """Draws `count` nodes in topological order, edges leading from earlier to later ones, in columns from the left."""
     layer = [0] * count
     for a, b in sorted(edges, key=lambda e: e[1]):
         layer[b] = max(layer[b], layer[a] + 1)
@@ -62,13 +66,52 @@ def draw_graph(count: int, edges: Sequence[tuple[int, int]]) -> Drawing:
     for item, at in enumerate(level):
         rows[at].append(item)
     x = _place(rows, width, above, below)
-    left = min((x[i] - width[i] / 2 for i in range(len(level))), default=0.0)
-    right = max((x[i] + width[i] / 2 for i in range(len(level))), default=0.0)
-    x = [round(v - left + _MARGIN, 1) for v in x]
-    boxes = tuple(Box(i, round(x[i] - BOX_WIDTH / 2, 1), _MARGIN + layer[i] * _LAYER_STEP) for i in range(count))
-    height = 2 * _MARGIN + (len(rows) - 1) * _LAYER_STEP + BOX_HEIGHT
-    paths = tuple(Edge(_path(chain, x, level, count)) for chain in chains)
-    return Drawing(right - left + 2 * _MARGIN, height, boxes, paths)
+    columns = _columns(rows, width, x, chains, level)
+    left = float(_MARGIN)
+    place: dict[int, tuple[float, float]] = {}
+    starts: dict[int, float] = {}
+    for start, end in columns:
+        items = [item for row in rows[start:end] for item in row]
+        low, high = _extent(items, width, x)
+        for item in items:
+            place[item] = round(x[item] - low + left, 1), _MARGIN + _TURN + (level[item] - start) * _LAYER_STEP
+        starts[start] = left
+        left += high - low + _COLUMN_GAP
+    boxes = tuple(Box(i, round(place[i][0] - BOX_WIDTH / 2, 1), place[i][1]) for i in range(count))
+    most = max((end - start for start, end in columns), default=1)
+    height = 2 * (_MARGIN + _TURN) + (most - 1) * _LAYER_STEP + BOX_HEIGHT
+    paths = tuple(Edge(_path(chain, place, level, starts, n)) for n, chain in enumerate(chains))
+    return Drawing(round(left - _COLUMN_GAP + _MARGIN, 1), height, boxes, paths)
+
+
+def _extent(items: Sequence[int], width: Sequence[float], x: Sequence[float]) -> tuple[float, float]:
+    low = min((x[i] - width[i] / 2 for i in items), default=0.0)
+    return low, max((x[i] + width[i] / 2 for i in items), default=0.0)
+
+
+def _columns(
+    rows: Sequence[Sequence[int]],
+    width: Sequence[float],
+    x: Sequence[float],
+    chains: Sequence[Sequence[int]],
+    level: Sequence[int],
+) -> list[tuple[int, int]]:
+    """(first, last + 1) layer of each column: as many columns as fit a page's width, cut where few edges pass."""
+    passing = [0] * (len(rows) + 1)
+    for chain in chains:
+        for item in chain[1:]:
+            passing[level[item]] += 1
+    for number in range(len(rows) // _LEAST_LAYERS, 1, -1):
+        cuts = [0]
+        for share in range(1, number):
+            middle = round(len(rows) * share / number)
+            near = range(max(cuts[-1] + 2, middle - 3), min(len(rows) - 1, middle + 4))
+            cuts.append(min(near, key=lambda at, middle=middle: (passing[at], abs(at - middle))))  # type: ignore[misc]
+        found = list(zip(cuts, [*cuts[1:], len(rows)], strict=True))
+        extents = [_extent([i for row in rows[a:b] for i in row], width, x) for a, b in found]
+        if sum(high - low for low, high in extents) + _COLUMN_GAP * (number - 1) <= _PAGE_WIDTH:
+            return found
+    return [(0, len(rows))]
 
 
 def _lower_sources(layer: list[int], edges: Sequence[tuple[int, int]]) -> None:
@@ -134,18 +177,30 @@ def _pack(row: Sequence[int], wanted: Sequence[float], width: Sequence[float], x
             left += width[item] + _GAP
 
 
-def _path(chain: Sequence[int], x: Sequence[float], level: Sequence[int], count: int) -> str:
-    """Through the bends, upright at every stop."""
+def _path(
+    chain: Sequence[int],
+    place: Mapping[int, tuple[float, float]],
+    level: Sequence[int],
+    starts: Mapping[int, float],
+    number: int,
+) -> str:
+    """Through the bends, upright at every stop; up between two columns where the next one begins.
 
-    def top(item: int) -> float:
-        return _MARGIN + level[item] * _LAYER_STEP
-
-    stops: list[tuple[float, float]] = [(x[chain[0]], top(chain[0]) + BOX_HEIGHT)]
-    for item in chain[1:-1]:
-        stops += [(x[item], top(item)), (x[item], top(item) + BOX_HEIGHT)]
-    stops.append((x[chain[-1]], top(chain[-1])))
-    text = f"M{stops[0][0]:g},{stops[0][1]:g}"
-    for (x0, y0), (x1, y1) in zip(stops, stops[1:], strict=False):
-        middle = (y0 + y1) / 2
-        text += f"L{x1:g},{y1:g}" if x0 == x1 else f"C{x0:g},{middle:g} {x1:g},{middle:g} {x1:g},{y1:g}"
+    `starts`: the left edge of the column that begins at a layer."""
+    x, y = place[chain[0]]
+    text = f"M{x:g},{y + BOX_HEIGHT:g}"
+    for item in chain[1:]:
+        to_x, to_y = place[item]
+        start, middle = y + BOX_HEIGHT, (y + BOX_HEIGHT + to_y) / 2
+        if level[item] in starts:
+            turn = 6 + 3 * (number % 4)
+            between = starts[level[item]] - turn - 4
+            text += f"V{start + turn:g}H{between:g}V{to_y - turn:g}H{to_x:g}V{to_y:g}"
+        elif x == to_x:
+            text += f"V{to_y:g}"
+        else:
+            text += f"C{x:g},{middle:g} {to_x:g},{middle:g} {to_x:g},{to_y:g}"
+        if item != chain[-1]:
+            text += f"V{to_y + BOX_HEIGHT:g}"
+        x, y = to_x, to_y
     return text
