@@ -23,7 +23,7 @@ from qcomp.reports.coverage import reason_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _OPEN_HISTOGRAMS = 6
-_BOX_CHARACTERS = 26
+_BOX_CHARACTERS = 24
 _MOVES = frozenset({"reshape", "transpose", "identity"})
 #: Classes of the style sheet by the least SQNR in dB that they stand for.
 _ERROR_CLASSES = ((40.0, "e0"), (30.0, "e1"), (20.0, "e2"), (10.0, "e3"), (float("-inf"), "e4"))
