@@ -97,6 +97,25 @@ def test_a_step_alone_does_not_have_the_errors_before_it() -> None:
     assert last.accumulated_db is not None and last.accumulated_db < 25
 
 
+def test_movement_that_passes_made_does_not_hide_what_follows() -> None:
+    float_graph = parse_graph("""graph @m {
+      input %x: f32[2,2]
+      %y: f32[2,2] = neg(%x)
+      output %y
+    }""")
+    integer = parse_graph("""graph @m {
+      input %x: f32[2,2]
+      %made: f32[4] = reshape(%x) {shape = [4]}
+      %again: f32[2,2] = reshape(%made) {shape = [2, 2]}
+      %y: f32[2,2] = neg(%again)
+      output %y
+    }""")
+    x = np.asarray([[1, 2], [3, 4]], np.float32)
+    study = study_layers(float_graph, integer, [{"x": x}], [run(integer, {"x": x})], "graph.qir")
+    assert [layer.reference for layer in study.layers] == ["", "", "y"]
+    assert study.layers[-1].isolated_db == EXACT_DB
+
+
 def test_another_models_graph_is_refused() -> None:
     x = np.asarray([[3.4, 8.0]], np.float32)
     with pytest.raises(QcompError, match="other.qir: this is not the artifact's graph"):

@@ -88,7 +88,7 @@ def study_layers(
     for sample, expected in zip(samples, outputs, strict=False):
         real = dict(sample) | (reference.run(sample) if reference is not None else {})
         computed = _run(integer_graph, sample, expected, where)
-        aligned = _align(pairs, real, computed)
+        aligned = _align(integer_graph, pairs, real, computed)
         for row in rows:
             _measure(row, aligned, computed)
         done += 1
@@ -131,14 +131,26 @@ def _real(value: Value, array: Array) -> Array:
 
 
 def _align(
-    pairs: Mapping[Value, Counterpart | None], real: Mapping[str, Array], computed: Mapping[Value, Array]
+    graph: Graph,
+    pairs: Mapping[Value, Counterpart | None],
+    real: Mapping[str, Array],
+    computed: Mapping[Value, Array],
 ) -> dict[Value, Array]:
-    """The float network's tensor of every value that has one, in that value's layout."""
-    return {
+    """The float network's tensor of every value that has one, in that value's layout; what only moves such tensors of
+    reals has one too, whatever it is called."""
+    found = {
         value: np.asarray(pair.aligned(real[pair.name], _real(value, computed[value])))
         for value, pair in pairs.items()
         if pair is not None and value in computed
     }
+    for node in graph.nodes:
+        value = node.outputs[0]
+        if value in found or node.op.name not in MOVEMENT or not value.dtype.is_float:
+            continue
+        operands = [None if v is None else v.data if v.data is not None else found.get(v) for v in node.inputs]
+        if all(a is not None or v is None for a, v in zip(operands, node.inputs, strict=True)):
+            found |= dict(zip(node.outputs, evaluate_node(node, operands), strict=True))
+    return found
 
 
 def _measure(row: _Row, aligned: Mapping[Value, Array], computed: Mapping[Value, Array]) -> None:

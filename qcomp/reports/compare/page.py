@@ -86,7 +86,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(_TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=True,
         trim_blocks=True, lstrip_blocks=True, finalize=_printable,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "size": bytes_text, "number": number}
+    environment.filters |= {"percent": percent, "size": bytes_text, "number": number, "micro": _micro}
     return environment
 
 
@@ -119,6 +119,11 @@ def _printable(value: object) -> object:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in value)
+
+
+def _micro(text: str) -> str:
+    """Units with the sign that a terminal may lack."""
+    return text.replace(" us", " µs").replace(" uJ", " µJ")
 
 
 def _error_class(decibels: float | None) -> str:
@@ -175,7 +180,7 @@ def _graph_box(layer: LayerError, step: StepFigures | None, x: float, y: float) 
     if layer.isolated_db is not None:
         figures.append("exact" if layer.isolated_db >= EXACT_DB else f"{layer.isolated_db:.1f} dB")
     if step is not None:
-        figures.append(f"{step.milliseconds * 1e3:.1f} us")
+        figures.append(f"{step.milliseconds * 1e3:.1f} µs")
     lines = [
         f"{layer.node} ({layer.op})",
         f"tensor {layer.value}",
