@@ -76,6 +76,32 @@ def test_accumulated_and_isolated_errors_of_a_small_network() -> None:
     assert study.samples == 1 and by_op["qmul"].reference == "y"
 
 
+def test_a_step_alone_starts_from_the_models_tensors_on_its_operands_grids() -> None:
+    float_graph = parse_graph("""graph @m {
+      input %x: f32[1]
+      const %two: f32[] = [2.0]
+      %y: f32[1] = mul(%x, %two)
+      %z: f32[1] = mul(%y, %two)
+      output %z
+    }""")
+    integer = parse_graph("""graph @m {
+      input %x: f32[1]
+      %x.q.i: i8[1] q(1.0, 0) = quantize(%x) {quant = q(1.0, 0)}
+      const %one: i8[] q(2.0, 0) = [1]
+      %y.q.i: i8[1] q(4.0, 0) = qmul(%x.q.i, %one) {a_zp = 0, b_zp = 0, mult = 0.5, zp = 0}
+      %z.q.i: i8[1] q(4.0, 0) = qmul(%y.q.i, %one) {a_zp = 0, b_zp = 0, mult = 2.0, zp = 0}
+      %z: f32[1] = dequantize(%z.q.i)
+      output %z
+    }""")
+    x = np.asarray([1.5 - 2**-8], np.float32)  # exact in float32, as are its multiples
+    # integers: x 1, y round(0.5) = 0, z 0; alone: y = 2.99 -> 1 step of 4, doubled: 2 steps, 8
+    study = study_layers(float_graph, integer, [{"x": x}], [run(integer, {"x": x})], "graph.qir")
+    z = 4 * float(x[0])
+    last = study.layers[2]
+    assert last.accumulated_db == 0.0  # nothing is left of it
+    assert last.isolated_db == pytest.approx(10 * np.log10(z**2 / (8 - z) ** 2))
+
+
 def test_a_step_alone_does_not_have_the_errors_before_it() -> None:
     float_graph = parse_graph("""graph @m {
       input %x: f32[4]
