@@ -121,7 +121,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
             ),
             int8_side=Side(
                 *_times(times, "qcomp"), request.artifact.stat().st_size, memory,
-                resident("qcomp", request.artifact, own.threads, feed), artifact_cost(own.info),
+                resident("qcomp", request.artifact, own.threads, feed, request.level), artifact_cost(own.info),
             ),
             speedup=times.median("onnxruntime") / times.median("qcomp"),
             decided=decided,

@@ -248,6 +248,27 @@ def test_a_hostile_front_is_escaped(full: Path) -> None:
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
 
 
+def test_a_page_of_a_float_artifact_without_graph(qcomp: Run, made: Path, convnet: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "float.so", tmp_path / "page.html"
+    assert qcomp("compile", convnet / "model.onnx", "-o", out, "--float").status == 0
+    words = (convnet / "model.onnx", out, "--data", convnet / "data.npz", "--html", page, "--runs", 10, "--json")
+    outcome = qcomp("compare", *words)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (outcome.json["precision"], outcome.json["agreement"], outcome.json["html"]) == ("float32", 1.0, str(page))
+    text = parsed(page.read_text(encoding="utf-8")).text
+    assert "not-quantized" in text and "Where errors arise" not in text and "Memory plan" not in text
+
+
+def test_a_level_is_compared_alone(qcomp: Run, convnet: Path, tmp_path: Path) -> None:
+    words = (convnet / "model.onnx", "-o", tmp_path / "o.so", "--calibrate", convnet / "data.npz", "--save-graph")
+    assert qcomp("compile", *words, tmp_path / "o.qir", "--target", "x86_64").status == 0
+    words = (convnet / "model.onnx", tmp_path / "o.so", "--data", convnet / "data.npz", "--graph", tmp_path / "o.qir")
+    for level in ("x86_64", package.load(tmp_path / "o.so").info.target):
+        facts = qcomp("compare", *words, "--level", level, "--runs", 10, "--json").json
+        assert (facts["target"], facts["notes"]) == (level, [])
+        assert facts["memory_plan"]["arena_bytes"] == facts["arena_bytes"]
+
+
 def test_two_inputs_and_regression(qcomp: Run, made: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
     arrays = {name: generator.standard_normal((8, size)).astype(np.float32) for name, size in (("a", 8), ("b", 4))}

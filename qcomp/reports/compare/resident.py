@@ -29,9 +29,11 @@ class Resident:
     peak: int
 
 
-def resident(engine: str, model: Path, threads: int, feed: Mapping[str, NDArray[Any]]) -> Resident | None:
-    """Loads `model` in a new process ("onnxruntime": .onnx, "qcomp": an artifact), runs it on `feed`; None where the
-    system does not tell a process its memory (only Linux does).
+def resident(
+    engine: str, model: Path, threads: int, feed: Mapping[str, NDArray[Any]], level: str | None = None
+) -> Resident | None:
+    """Loads `model` in a new process ("onnxruntime": .onnx, "qcomp": an artifact, at a level of it), runs it on `feed`;
+    None where the system does not tell a process its memory (only Linux does).
 
     QcompError if the process fails.
     """
@@ -41,7 +43,7 @@ def resident(engine: str, model: Path, threads: int, feed: Mapping[str, NDArray[
         arrays = Path(folder) / "feed.npz"
         np.savez(arrays, allow_pickle=False, **{f"input{i}": a for i, a in enumerate(feed.values())})
         names = json.dumps(list(feed))
-        command = [sys.executable, "-m", __name__, engine, str(model), str(threads), str(arrays), names]
+        command = [sys.executable, "-m", __name__, engine, str(model), str(threads), str(arrays), names, level or ""]
         roots = [str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
         try:
@@ -69,7 +71,9 @@ def _forget_peak() -> None:
         pass  # the peak then counts what importing took besides: never too little
 
 
-def _measure(engine: str, model: str, threads: int, feed: Mapping[str, NDArray[Any]]) -> tuple[int, int]:
+def _measure(
+    engine: str, model: str, threads: int, feed: Mapping[str, NDArray[Any]], level: str | None
+) -> tuple[int, int]:
     if engine == "onnxruntime":
         import onnxruntime
 
@@ -85,17 +89,17 @@ def _measure(engine: str, model: str, threads: int, feed: Mapping[str, NDArray[A
 
         _forget_peak()
         before = _status("VmRSS")
-        loaded = load(model, threads)
+        loaded = load(model, threads, level)
         for _ in range(_RUNS):
             loaded.run(feed)
     return max(0, _status("VmRSS") - before), max(0, _status("VmHWM") - before)
 
 
 def _main() -> None:
-    engine, model, threads, arrays, names = sys.argv[1:]
+    engine, model, threads, arrays, names, level = sys.argv[1:]
     with np.load(arrays) as stored:
         feed = {name: stored[f"input{i}"] for i, name in enumerate(json.loads(names))}
-    print(json.dumps(_measure(engine, model, int(threads), feed)))
+    print(json.dumps(_measure(engine, model, int(threads), feed, level or None)))
 
 
 if __name__ == "__main__":
