@@ -22,6 +22,7 @@ LEVELS = {
     "reports": 4,
     "compiler": 5,
     "tuning": 5,
+    "calibration_study": 5,
     "zoo": 5,
     "cli": 6,
 }

@@ -14,6 +14,7 @@ import typer
 from qcomp import __version__
 from qcomp.cli.bench import bench
 from qcomp.cli.check import check
+from qcomp.cli.compare import compare
 from qcomp.cli.compile import compile_model
 from qcomp.cli.failure import status_of
 from qcomp.cli.inspect import inspect
@@ -52,6 +53,7 @@ app.command("compile")(compile_model)
 app.command("tune")(tune)
 app.command("run")(run)
 app.command("bench")(bench)
+app.command("compare")(compare)
 app.command("check")(check)
 app.command("inspect")(inspect)
 app.command("targets")(targets)

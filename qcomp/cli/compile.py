@@ -65,6 +65,11 @@ LevelNames = Annotated[
 ]  # fmt: skip
 EmitForm = Annotated[Emit, typer.Option("--emit", help="A shared library, or a C source package.")]
 RequireInt8 = Annotated[bool, typer.Option("--require-int8", help="Fail if anything stays float32.")]
+SaveGraph = Annotated[
+    Path | None,
+    typer.Option("--save-graph", metavar="GRAPH.qir", show_default=False,
+                 help="Write the integer graph too, for `qcomp compare --graph`."),
+]  # fmt: skip
 CheckPasses = Annotated[
     bool, typer.Option("--check-passes", help="Run the interpreter between passes; fail where a pass changes results.")
 ]
@@ -93,6 +98,7 @@ def compile_model(
     tuning: TuningFile = None,
     cc: Compiler = None,
     require_int8: RequireInt8 = False,
+    save_graph: SaveGraph = None,
     check_passes: CheckPasses = False,
     print_after_all: PrintAfterAll = False,
     json: Json = False,
@@ -101,10 +107,11 @@ def compile_model(
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph
+    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
+    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
     check_input(model)
@@ -112,6 +119,10 @@ def compile_model(
         check_output(output, *filter(None, (model, calibrate, tuning)))
     else:
         check_output_folder(output)
+    if save_graph is not None:
+        check_output(save_graph, *filter(None, (model, calibrate, tuning)))
+        if save_graph.absolute() == output.absolute():
+            raise QcompError("the graph would replace the artifact", where="--save-graph", fix="choose another path")
 
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
@@ -153,6 +164,11 @@ def compile_model(
         artifact = compile(graph, target=target, calibration=samples, options=options)
         progress("compile C" if emit is Emit.LIB else "write", 0, 1)
         written = artifact.save(output) if emit is Emit.LIB else artifact.save_sources(output)
+        if save_graph is not None:
+            from qcomp.ir.text import print_graph
+
+            text = print_graph(artifact.graph)
+            write_file(save_graph, lambda file: file.write(text.encode()))
     if quiet:
         return
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)

@@ -54,10 +54,10 @@ def calibrate(
     for i, sample in enumerate(sample_set):
         quarter = QUARTERS * i // total
         for name in inputs:
-            observers[name].update(sample[name], quarter)
+            observers[name].update(sample[name], quarter, i)
         if run is not None:
             for name, value in zip(computed, run(sample), strict=True):
-                observers[name].update(value, quarter)
+                observers[name].update(value, quarter, i)
         if progress is not None:
             progress(i + 1, total)
     return Calibration(total, chosen, inputs, observers)

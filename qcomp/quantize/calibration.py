@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
 from qcomp.quantize.histogram import Histogram
+from qcomp.quantize.leaders import Leader, Leaders
 from qcomp.quantize.minmax import Extremes
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
 
@@ -71,6 +72,9 @@ class Calibration(Mapping[str, Range]):
                 fix="calibrate both with the same model",
             )
         merged = {name: observer.merge(other.observers[name]) for name, observer in self.observers.items()}
+        for name, observer in merged.items():
+            theirs = other.observers[name].leaders.shifted(self.samples)
+            observer.leaders = self.observers[name].leaders.merge(theirs)
         return Calibration(self.samples + other.samples, self.method, self.inputs, merged)
 
     def save(self, path: str | Path) -> None:
@@ -115,6 +119,8 @@ def _pack(observer: Observer) -> dict[str, Any]:
     packed: dict[str, Any] = {
         "quarters": [[q.count, q.lo, q.hi, q.at_lo, q.at_hi] if q.count else [] for q in observer.quarters]
     }
+    if observer.leaders != Leaders():
+        packed["leaders"] = [_pack_leader(leader) for leader in (observer.leaders.low, observer.leaders.high)]
     if observer.histogram is not None:
         packed["histogram"] = [_pack_counts(observer.histogram.row(sign)) for sign in (0, 1)]
     if observer.mask_margin is not None:
@@ -129,6 +135,9 @@ def _unpack(name: str, method: Method, packed: dict[str, Any]) -> Observer:
     if len(observer.quarters) != QUARTERS:
         raise ValueError("quarters")
     observer.infinite_masks = int(packed.get("infinite_masks", 0))
+    if "leaders" in packed:
+        low, high = map(_unpack_leader, packed["leaders"])
+        observer.leaders = Leaders(low, high)
     if "histogram" in packed:
         rows = [_unpack_counts(row) for row in packed["histogram"]]
         counts = np.zeros((2, max(1, *(row.size for row in rows))), np.int64)
@@ -136,6 +145,15 @@ def _unpack(name: str, method: Method, packed: dict[str, Any]) -> Observer:
             counts[sign, : row.size] = row
         observer.histogram = Histogram(counts)
     return observer
+
+
+def _pack_leader(leader: Leader) -> list[Any]:
+    return [leader.value, leader.sample, leader.others if np.isfinite(leader.others) else None]
+
+
+def _unpack_leader(packed: list[Any]) -> Leader:
+    value, sample, others = packed
+    return Leader(float(value), int(sample), float("-inf") if others is None else float(others))
 
 
 def _pack_counts(counts: NDArray[np.int64]) -> str:

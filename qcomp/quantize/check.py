@@ -19,6 +19,9 @@ SATURATED_SHARE = 0.05
 SATURATED_LEAST = 16
 # Growth of a range in the last quarter, as a share of its width, from which on it has not settled.
 MOVING_SHARE = 0.05
+# Share of a range that one sample alone reaches, from which on it drives the range.
+LONE_SHARE = 0.2
+LONE_LEAST = 8  # samples: among fewer, one always stands out
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Finding:
 def check_calibration(calibration: Calibration) -> tuple[Finding, ...]:
     """Doubts about a calibration set, worst first.
 
-    Codes: few-samples, constant-input, saturated-input, no-values, moving-range.
+    Codes: few-samples, constant-input, saturated-input, no-values, lone-sample, unsettled-ranges, moving-range.
     """
     findings = []
     if calibration.samples < FEW_SAMPLES:
@@ -52,7 +55,9 @@ def check_calibration(calibration: Calibration) -> tuple[Finding, ...]:
     for name, observer in calibration.observers.items():
         if observer.extremes.count + observer.infinite_masks == 0:
             findings.append(Finding("no-values", name, f"{name} was empty in every sample; its range is unknown"))
+    findings += lone_samples(calibration)
     if calibration.samples >= QUARTERS:
+        findings += _unsettled(calibration)
         moving = [f for name, observer in calibration.observers.items() for f in _moving(name, observer)]
         findings += [finding for _, finding in sorted(moving, key=lambda pair: -pair[0])]
     return tuple(findings)
@@ -106,6 +111,83 @@ def _saturated(name: str, extremes: Extremes) -> list[Finding]:
             f"{extremes.lo:.6g}; check that the data is not clipped",
         )
     ]
+
+
+def lone_samples(calibration: Calibration) -> list[Finding]:
+    """Samples that alone set an end of chosen ranges: without them the ranges would be narrower by a fifth or more.
+
+    One finding a sample, those of most tensors first.  A method that clips outliers is not driven by them.
+    """
+    driven: dict[int, list[tuple[float, str, str]]] = {}
+    for name, observer in calibration.observers.items():
+        for share, sample, text in _lone_ends(calibration, name, observer):
+            driven.setdefault(sample, []).append((share, name, text))
+    findings = []
+    for sample, ends in sorted(driven.items(), key=lambda item: (-len(item[1]), item[0])):
+        share, name, text = max(ends)
+        tensors = len({tensor for _, tensor, _ in ends})
+        more = f", and an end of {tensors - 1} more ranges" if tensors > 2 else ", and one of another" * (tensors - 1)
+        findings.append(
+            Finding(
+                "lone-sample", name,
+                f"sample {sample} alone sets {text} of {name} (without it {share:.0%} narrower){more}; check that it "
+                "is typical, or give more like it",
+            )
+        )  # fmt: skip
+    return findings
+
+
+def _lone_ends(calibration: Calibration, name: str, observer: Observer) -> list[tuple[float, int, str]]:
+    """(share of the range that goes without it, sample, what it sets) for each end that one sample alone reaches."""
+    seen = observer.extremes
+    if calibration.samples < LONE_LEAST or seen.count == 0 or seen.hi <= seen.lo or observer.mask_margin is not None:
+        return []
+    least = LONE_SHARE * (seen.hi - seen.lo)
+    ends = [(observer.leaders.low, "the low end"), (observer.leaders.high, "the high end")]
+    if not any(leader.sample >= 0 and leader.value - leader.others >= least for leader, _ in ends):
+        return []  # the range is only worked out where it may matter
+    lo, hi = observer.range(calibration.method)
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
+    found = []
+    for (leader, what), end in zip(ends, (-lo, hi), strict=True):
+        share = (end - max(leader.others, 0.0)) / (hi - lo) if leader.sample >= 0 and hi > lo else 0.0
+        if share >= LONE_SHARE:
+            found.append((share, leader.sample, f"{what}, {end if what == 'the high end' else -end:.6g},"))
+    return found
+
+
+def ranges_by_samples(calibration: Calibration) -> tuple[int, dict[int, int]]:
+    """How many tensors' seen extremes are narrower by a twentieth or more with the first quarters alone.
+
+    Returns the number of tensors, and for 1, 2 and 3 quarters how many of them are narrower.
+    """
+    spans = [observer.quarters for observer in calibration.observers.values() if observer.extremes.count]
+    narrower = {}
+    for quarters in range(1, QUARTERS):
+        narrower[quarters] = sum(_growth(Extremes.all(q[:quarters]), Extremes.all(q)) >= MOVING_SHARE for q in spans)
+    return len(spans), narrower
+
+
+def _growth(part: Extremes, whole: Extremes) -> float:
+    """What the whole adds to a part's range, as a share of the whole."""
+    if whole.hi <= whole.lo:
+        return 0.0
+    if not part.count:
+        return 1.0
+    return (max(part.lo - whole.lo, 0.0) + max(whole.hi - part.hi, 0.0)) / (whole.hi - whole.lo)
+
+
+def _unsettled(calibration: Calibration) -> list[Finding]:
+    total, narrower = ranges_by_samples(calibration)
+    if narrower[2] * 2 < total:
+        return []
+    return [
+        Finding(
+            "unsettled-ranges", "",
+            f"half of the samples would see {narrower[2]} of {total} ranges narrower by 5% or more, a quarter "
+            f"{narrower[1]}, three quarters {narrower[3]}: ranges still follow the number of samples; give more",
+        )
+    ]  # fmt: skip
 
 
 def _moving(name: str, observer: Observer) -> list[tuple[float, Finding]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qcomp.errors import QcompError
 from qcomp.quantize.entropy import Entropy
 from qcomp.quantize.histogram import Density, Histogram
+from qcomp.quantize.leaders import Leaders
 from qcomp.quantize.masks import PLAIN_MASK, split_mask
 from qcomp.quantize.minmax import Extremes, MinMax
 from qcomp.quantize.mse import Mse
@@ -78,13 +79,15 @@ class Observer:
         self.histogram = Histogram() if keep else None
         self.quarters = [Extremes()] * QUARTERS
         self.infinite_masks = 0
+        self.leaders = Leaders()
 
-    def update(self, array: NDArray[np.generic], quarter: int = 0) -> None:
+    def update(self, array: NDArray[np.generic], quarter: int = 0, sample: int | None = None) -> None:
         """Take in an array of any shape and real dtype; values count as float32.
 
         `quarter` (0 to 3): which quarter of the calibration set the array belongs to; the extremes are kept for
-        each, which shows whether the range still moves at the end.  QcompError, naming the tensor, for NaN and
-        infinities (but −inf in a mask), and for values that are not real numbers.
+        each, which shows whether the range still moves at the end.  `sample`: its number in the set, where it is to be
+        known which sample holds an end of the range.  QcompError, naming the tensor, for NaN and infinities (but −inf
+        in a mask), and for values that are not real numbers.
         """
         values = self._as_float(np.asarray(array))
         extremes = Extremes.of(values)
@@ -92,11 +95,13 @@ class Observer:
             values = self._finite(values)
             extremes = Extremes.of(values)
         self.quarters[quarter] = self.quarters[quarter].merge(extremes)
+        if sample is not None:
+            self.leaders = self.leaders.merge(Leaders.of(extremes, sample))
         if self.histogram is not None:
             self.histogram.update(values)
 
     def merge(self, other: Observer) -> Observer:
-        """An observer of both streams; neither operand changes."""
+        """An observer of both streams, whose samples are numbered together; neither operand changes."""
         if (self.histogram is None) != (other.histogram is None) or self.mask_margin != other.mask_margin:
             raise QcompError(
                 "cannot merge calibrations that kept different things",
@@ -108,6 +113,7 @@ class Observer:
             merged.histogram = self.histogram.merge(other.histogram)
         merged.quarters = [a.merge(b) for a, b in zip(self.quarters, other.quarters, strict=True)]
         merged.infinite_masks = self.infinite_masks + other.infinite_masks
+        merged.leaders = self.leaders.merge(other.leaders)
         return merged
 
     @property

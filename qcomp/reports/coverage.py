@@ -114,6 +114,11 @@ _REASONS = {
 _NOTHING = "nothing to do"
 
 
+def reason_text(reason: str) -> str:
+    """What a reason code means; "" for one that is not known, as of another version."""
+    return _REASONS.get(reason, ("", ""))[0]
+
+
 def int8_advice(islands: Iterable[Island]) -> str:
     """What makes a model with these islands run on integers alone."""
     advice = {island.reason: island.advice for island in islands}

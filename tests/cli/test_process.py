@@ -15,7 +15,7 @@ import pytest
 import qcomp.targets.loader
 from qcomp import __version__
 
-COMMANDS = ["compile", "run", "bench", "check", "inspect", "targets", "opt"]
+COMMANDS = ["compile", "run", "bench", "compare", "check", "inspect", "targets", "opt"]
 
 
 def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,239 @@
+"""What `qcomp compare` does: loads both sides, runs them over the data, times them, and looks at the layers."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcomp.calibration_study import study_calibration
+from qcomp.cli.arguments import samples_for
+from qcomp.cli.files import batch_notes, model_bytes, read_graph
+from qcomp.cli.peers import peer
+from qcomp.cli.timing import Timings, interleave
+from qcomp.compiler import Options, is_quantized
+from qcomp.errors import QcompError
+from qcomp.ir.onnx_export import to_onnx
+from qcomp.passes.canonicalize import canonicalization
+from qcomp.passes.manager import run_passes
+from qcomp.quantize.observers import method_named
+from qcomp.reports.compare.cost import artifact_cost, float_cost
+from qcomp.reports.compare.front import read_front
+from qcomp.reports.compare.gate import Limits, check_limits
+from qcomp.reports.compare.judge import check_same_model, judge
+from qcomp.reports.compare.labels import read_labels
+from qcomp.reports.compare.layers import LayerStudy, study_layers
+from qcomp.reports.compare.onnxruntime_float import FloatModel
+from qcomp.reports.compare.plan import ArenaPlan, arena_plan
+from qcomp.reports.compare.resident import resident
+from qcomp.reports.compare.result import CalibrationReport, Comparison, Side, step_figures
+from qcomp.runtime.artifact import read_trailer
+from qcomp.runtime.loader import load
+
+if TYPE_CHECKING:
+    from qcomp.ir.graph import Graph
+    from qcomp.quantize.samples import Samples
+    from qcomp.runtime.loader import Model
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command, read and checked."""
+
+    model: Path
+    artifact: Path
+    data: Path
+    labels: Path | None
+    graph: Path | None
+    calibrate: Path | None
+    front: Path | None
+    limits: Limits
+    class_axis: int | None
+    layer_samples: int
+    threads: int
+    runs: int
+    level: str | None
+    shapes: Mapping[str, tuple[int, ...]]
+    method: str
+    per_tensor: bool
+    images: tuple[Any, ...]
+
+
+def measure(request: Request, progress: Progress) -> Comparison:
+    """Runs the whole comparison; QcompError for whatever the user can mend."""
+    progress("load", 0, 1)
+    method_named(request.method)
+    labels = None if request.labels is None else read_labels(request.labels)
+    candidates = () if request.front is None else read_front(request.front)
+    info = read_trailer(request.artifact)
+    shapes = {} if request.model.suffix == ".qir" else {t.name: t.shape for t in info.inputs}
+    source = _read_model(request, shapes | dict(request.shapes))
+    check_same_model(source, info, str(request.model))
+    integer = None if request.graph is None else read_graph(request.graph, {})
+    samples = samples_for(source, request.data, *request.images)
+    calibration = None if request.calibrate is None else samples_for(source, request.calibrate, *request.images)
+    graph = run_passes(source.clone(), canonicalization())
+    with tempfile.TemporaryDirectory(prefix="qcomp-") as folder, load(
+        request.artifact, request.threads, request.level
+    ) as own:
+        runnable = _runnable(request.model, source, Path(folder))
+        reference = FloatModel(runnable, own.threads, where=str(request.model))
+        total = len(samples)
+        decided, outputs = judge(
+            reference, own, samples, labels, request.class_axis, lambda done: progress("compare", done, total)
+        )
+        checks = check_limits(request.limits, decided, outputs)
+        feed = next(iter(samples))
+        progress("time", 0, 1)
+        sides = {"onnxruntime": peer("onnxruntime", runnable, own.threads, feed), "qcomp": own.bind(feed).run}
+        times = interleave(sides, request.runs)
+        steps = own.profile(feed, runs=max(3, min(100, times.runs("qcomp"))))
+        notes = batch_notes(source)
+        notes += [
+            f"output {output.name}: {output.unlike} elements are NaN or infinite on one side alone; its errors leave "
+            "them out"
+            for output in outputs
+            if output.unlike
+        ]
+        report: CalibrationReport | None = None
+        if calibration is not None:
+            remade, report = _calibration(request, graph, calibration, samples, own, reference, progress)
+            if integer is None:
+                integer = _if_the_same(remade, own, feed, notes)
+        study, plan = _layers(request, graph, integer, samples, own, notes, progress)
+        memory = own.info.arena_bytes + own.info.weights_bytes
+        return Comparison(
+            model=str(request.model),
+            model_precision="quantized" if is_quantized(source) else "float32",
+            artifact=str(request.artifact),
+            info=own.info,
+            samples=total,
+            threads=own.threads,
+            float_side=Side(
+                *_times(times, "onnxruntime"), model_bytes(request.model), None,
+                resident("onnxruntime", runnable, own.threads, feed), float_cost(graph),
+            ),
+            int8_side=Side(
+                *_times(times, "qcomp"), request.artifact.stat().st_size, memory,
+                resident("qcomp", request.artifact, own.threads, feed, request.level), artifact_cost(own.info),
+            ),
+            speedup=times.median("onnxruntime") / times.median("qcomp"),
+            decided=decided,
+            outputs=outputs,
+            checks=checks,
+            steps=step_figures(own.info, steps, study),
+            islands=tuple(own.info.metadata.get("islands", ())),
+            study=study,
+            edges=_edges(integer) if study is not None and integer is not None else (),
+            plan=plan,
+            calibration=report,
+            front=candidates,
+            notes=tuple(notes),
+        )  # fmt: skip
+
+
+def _read_model(request: Request, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    """The model with the shapes of the artifact, where they fit its inputs."""
+    try:
+        return read_graph(request.model, shapes)
+    except QcompError as error:
+        if request.shapes:
+            raise
+        try:
+            return read_graph(request.model, {})  # what differs is said when inputs are compared
+        except QcompError:
+            raise error from None
+
+
+def _runnable(model: Path, graph: Graph, folder: Path) -> Path:
+    """A file that onnxruntime takes: the model, or its ONNX form if it is a .qir text."""
+    if model.suffix != ".qir":
+        return model
+    path = folder / "model.onnx"
+    path.write_bytes(to_onnx(graph).SerializeToString())
+    return path
+
+
+def _times(times: Timings, side: str) -> tuple[float, float, int]:
+    return times.median(side), times.least(side), times.runs(side)
+
+
+def _calibration(
+    request: Request,
+    graph: Graph,
+    calibration: Samples,
+    samples: Samples,
+    own: Model,
+    reference: FloatModel,
+    progress: Progress,
+) -> tuple[Graph, CalibrationReport]:
+    labels = None if request.labels is None else read_labels(request.labels)
+
+    def judged(path: Path) -> Any:
+        with load(path, own.threads) as made:
+            return judge(reference, made, samples, labels, request.class_axis)
+
+    options = Options(method=request.method, per_tensor=request.per_tensor)
+    target = own.info.target
+    return study_calibration(
+        graph, calibration, samples, options, target, judged, partial(progress, "calibrations")
+    )
+
+
+def _if_the_same(integer: Graph, own: Model, feed: Mapping[str, Any], notes: list[str]) -> Graph | None:
+    """The graph made from the calibration data, if the artifact was made from it too."""
+    from qcomp.reports.compare.layers import gives_bits
+
+    if gives_bits(integer, feed, own.run(feed)):
+        return integer
+    notes.append(
+        "the artifact was not compiled from this calibration data with these options: without --graph GRAPH.qir there "
+        "are no errors of layers"
+    )
+    return None
+
+
+def _layers(
+    request: Request,
+    graph: Graph,
+    integer: Graph | None,
+    samples: Samples,
+    own: Model,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[LayerStudy | None, ArenaPlan | None]:
+    if integer is None:
+        if request.graph is None and request.calibrate is None:
+            notes.append(
+                "without the integer graph (compile --save-graph, compare --graph) or --calibrate DATA there are no "
+                "errors of layers"
+            )
+        return None, None
+    chosen = list(itertools.islice(iter(samples), request.layer_samples))
+    outputs = [own.run(sample) for sample in chosen]
+    where = str(request.graph or request.calibrate)
+    study = study_layers(
+        graph, integer, chosen, outputs, where, own.threads, lambda done: progress("layers", done, len(chosen))
+    )
+    plan = arena_plan(integer, own.info)
+    if plan is None:
+        notes.append("the memory plan is not shown: the artifact follows a tuning, or is of another version")
+    return study, plan
+
+
+def _edges(graph: Graph) -> tuple[tuple[int, int], ...]:
+    """Which node's result goes into which node, by their places in the graph's order."""
+    place = {node: index for index, node in enumerate(graph.nodes)}
+    found = {
+        (place[v.producer], place[node])
+        for node in graph.nodes
+        for v in node.inputs
+        if v is not None and v.producer is not None
+    }
+    return tuple(sorted(found))

@@ -1,0 +1,68 @@
+"""Runs the float model and the artifact over the same samples and says how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcomp.errors import QcompError
+from qcomp.ir.graph import Graph
+from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, count_decisions, decisions
+from qcomp.reports.compare.onnxruntime_float import FloatModel
+from qcomp.runtime.artifact import ArtifactInfo
+
+Arrays = Mapping[str, NDArray[Any]]
+_FIX = "give the model that the artifact was compiled from"
+
+
+class Runnable(Protocol):
+    """What runs a sample: a loaded artifact."""
+
+    def run(self, inputs: Arrays) -> Mapping[str, NDArray[Any]]: ...
+
+
+def check_same_model(graph: Graph, info: ArtifactInfo, where: str) -> None:
+    """QcompError unless inputs and outputs of the model and the artifact have the same names, types and shapes."""
+    for kind, values, tensors in (("input", graph.inputs, info.inputs), ("output", graph.outputs, info.outputs)):
+        if [v.name for v in values] != [t.name for t in tensors]:
+            theirs = ", ".join(t.name for t in tensors)
+            raise QcompError(
+                f"its {kind}s are {', '.join(v.name for v in values)}, those of the artifact {theirs}",
+                where=where, fix=_FIX,
+            )  # fmt: skip
+        for value, tensor in zip(values, tensors, strict=True):
+            if (value.shape, value.dtype.numpy) != (tensor.shape, tensor.dtype):
+                raise QcompError(
+                    f"its {kind} {value.name} is {value.dtype.numpy}{list(value.shape)}, that of the artifact "
+                    f"{tensor.dtype}{list(tensor.shape)}",
+                    where=where, fix=_FIX,
+                )  # fmt: skip
+
+
+def judge(
+    reference: FloatModel,
+    artifact: Runnable,
+    samples: Iterable[Arrays],
+    labels: NDArray[np.int64] | None = None,
+    class_axis: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Decisions, tuple[OutputFigures, ...]]:
+    """Decisions of the first output, counted, and figures of every output, over all samples."""
+    noises: dict[str, Noise] = {}
+    decided: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
+    for index, sample in enumerate(samples):
+        expected, found = reference.run(sample), artifact.run(sample)
+        for position, (name, result) in enumerate(found.items()):
+            noises.setdefault(name, Noise()).add(expected[name], result)
+            if position == 0:
+                decided[0].append(decisions(expected[name], class_axis))
+                decided[1].append(decisions(result, class_axis))
+        if progress is not None:
+            progress(index + 1)
+    if not noises:
+        raise QcompError("there is no sample to compare on", where="--data", fix="give at least one sample")
+    counted = count_decisions(np.concatenate(decided[0]), np.concatenate(decided[1]), labels)
+    return counted, tuple(OutputFigures.of(name, noise) for name, noise in noises.items())
