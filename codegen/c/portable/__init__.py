@@ -3,6 +3,7 @@
 from qcomp.codegen.c.kernel import Kernel
 from qcomp.codegen.c.portable.convolutions import CONVOLUTIONS
 from qcomp.codegen.c.portable.copies import COPIES
+from qcomp.codegen.c.portable.dynamic import DYNAMIC
 from qcomp.codegen.c.portable.floats import FLOATS
 from qcomp.codegen.c.portable.movement import MOVEMENT
 from qcomp.codegen.c.portable.pools import POOLS
@@ -11,5 +12,5 @@ from qcomp.codegen.c.portable.quantized import QUANTIZED
 from qcomp.codegen.c.portable.reductions import REDUCTIONS
 
 PORTABLE: tuple[Kernel, ...] = (
-    *QUANTIZED, *PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *COPIES,
+    *QUANTIZED, *PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *COPIES, *DYNAMIC,
 )  # fmt: skip
