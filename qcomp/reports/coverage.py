@@ -11,7 +11,8 @@ from qcomp.passes.affine import joins_units
 from qcomp.passes.integer_forms import dequantized
 from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
 
-INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"})
+DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
+INTEGER_OPS = DYNAMIC_OPS | {"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"}
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
 
@@ -40,6 +41,8 @@ class Coverage:
     float_macs: int
     islands: tuple[Island, ...]
     float_copies: tuple[str, ...]
+    dynamic: tuple[str, ...] = ()
+    """Integer products whose input is quantized at run time."""
 
     @property
     def integer_share(self) -> float:
@@ -127,7 +130,8 @@ def coverage(graph: Graph) -> Coverage:
         reason = _reason(graph, node)
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
-    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies))
+    dynamic = tuple(node.name for node in graph.nodes if node.op.name in DYNAMIC_OPS)
+    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies), dynamic)
 
 
 def computes_on_float(node: Node) -> bool:

@@ -50,8 +50,9 @@ def gemms(target: str) -> Cases:
         x = every[0] if index % 3 else every[index % 7]
         q, scale, zero = cases.graph.add("dynamic_quantize", [x], {"dtype": DType.I8, "per_row": bool(per_row)}).outputs
         w = cases.rng.integers(-127, 128, (columns, depth)) if index % 4 else np.full((columns, depth), -127)
+        w_scale = np.abs(cases.data((columns,))) * np.float32(0.01)
         operands: list[Value | None] = [
-            q, scale, zero, cases.constant(np.int8(w)), cases.constant(np.abs(cases.data((columns,))) * np.float32(0.01)),
+            q, scale, zero, cases.constant(np.int8(w)), cases.constant(w_scale),
             cases.constant(cases.data((columns,))) if bias else None,
             cases.constant(np.int8(cases.rng.integers(-128, 128, columns))) if zeros else None,
         ]  # fmt: skip

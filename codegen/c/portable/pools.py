@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import Operands, render
+from qcomp.codegen.c.portable.code import ROUND, Operands, render
 from qcomp.codegen.c.portable.convolutions import image, is_channels_last
 from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.nest import sum_of, term

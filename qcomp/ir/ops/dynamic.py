@@ -106,7 +106,8 @@ class DynamicQGemm(Op):
             raise call.fail(f"sums of {w.shape[1]} products may leave int32; {MOST_TAPS} cannot")
         scale, zero = call.type(1), check_int8(call, 2)
         if scale.dtype is not DType.F32 or scale.shape != zero.shape or scale.shape not in ((), x.shape[:-1]):
-            raise call.fail(f"scale {scale.dtype.value}{list(scale.shape)} and zero point {list(zero.shape)} do not fit")
+            shapes = f"scale {scale.dtype.value}{list(scale.shape)} and zero point {list(zero.shape)}"
+            raise call.fail(f"{shapes} do not fit x {list(x.shape)}")
         check_vector(call, 4, DType.F32, w.shape[0], "w_scale")
         if call.has(5):
             check_vector(call, 5, DType.F32, w.shape[0], "bias")
