@@ -13,6 +13,7 @@ from qcomp.passes.fold_affine_chains import FoldAffineChains
 from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fuse_batch_norm import FuseBatchNorm
 from qcomp.passes.fuse_bias import FuseBias
+from qcomp.passes.fuse_dynamic_quantize import FuseDynamicQuantize
 from qcomp.passes.global_pooling import GlobalPooling
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
 from qcomp.passes.manager import run_passes
@@ -33,6 +34,7 @@ _STEPS: tuple[Pass, ...] = (
     RemoveNoOps(),
     CommonSubexpressions(),
     # Recognition comes before arithmetic is merged: afterwards the pieces are no longer apart.
+    FuseDynamicQuantize(),
     RecognizeActivations(),
     RecognizeLayerNorm(),
     RecognizeSoftmax(),

@@ -38,6 +38,7 @@ from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.passes.quantize_dynamically import QuantizeDynamically
 from qcomp.passes.quantize_embeddings import QuantizeEmbeddings
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.shorten_multipliers import ShortenMultipliers
@@ -71,12 +72,14 @@ class Tuned(Protocol):
 class Options:
     """How to compile; the fields are the command line's options.
 
+    `dynamic`: products with constant float weights quantize their input at run time, without calibration data.
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     """
 
     method: str = "mse"
     per_tensor: bool = False
+    dynamic: bool = False
     require_int8: bool = False
     check_passes: bool = False
     tuning: Tuning | Tuned | str | Path | None = None
@@ -194,6 +197,12 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     nothing open, they are not read.
     """
     graph = _run(graph, canonicalization(), options)
+    if options.dynamic:
+        if samples is not None:
+            raise QcompError(
+                "dynamic quantization takes no calibration data", where="Options.dynamic", fix="leave one of them out"
+            )
+        graph = _run(graph, [QuantizeDynamically(options.per_tensor)], options)
     given = is_quantized(graph)
     plan = plan_quantization(graph)
     points = [v.name for v in plan.points]

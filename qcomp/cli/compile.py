@@ -56,6 +56,9 @@ Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="OUT", help="The file to write; with --emit c a folder.",
                        show_default=False)
 ]  # fmt: skip
+Dynamic = Annotated[
+    bool, typer.Option("--dynamic", help="Quantize the input of matrix products at run time, without calibration data.")
+]
 Float = Annotated[bool, typer.Option("--float", help="Compile a model that is not quantized as float32.")]
 BackendName = Annotated[Backend, typer.Option("--backend", help="What generates code.")]
 LevelNames = Annotated[
@@ -86,6 +89,7 @@ def compile_model(
     calibrate: Calibrate = None,
     shape: Shapes = None,
     float: Float = False,
+    dynamic: Dynamic = False,
     method: Method = "mse",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
@@ -147,11 +151,12 @@ def compile_model(
         samples = None
         if calibrate is not None:
             samples = samples_for(graph, calibrate, *images)
-        _check_quantization(model, graph, samples, float)
+        _check_quantization(model, graph, samples, float, dynamic)
         calibrations: list[Calibration] = []
         options = Options(
             method=method,
             per_tensor=per_tensor,
+            dynamic=dynamic,
             require_int8=require_int8,
             check_passes=check_passes,
             tuning=measured,
@@ -187,20 +192,23 @@ def compile_model(
         _show(facts)
 
 
-def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_float: bool) -> None:
+def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_float: bool, dynamic: bool) -> None:
     """A model that is not quantized needs data, or the wish to stay float32, but not both."""
     from qcomp.compiler import is_quantized
     from qcomp.errors import QcompError
     from qcomp.reports.coverage import INTEGER_OPS
 
+    if dynamic and (as_float or samples is not None):
+        other = "--float" if as_float else "--calibrate"
+        raise QcompError(f"--dynamic and {other} exclude each other", where=str(model), fix="leave one of them out")
     if as_float and samples is not None:
         raise QcompError("--float and --calibrate exclude each other", where=str(model), fix="leave one of them out")
     integer = any(node.op.name in INTEGER_OPS for node in graph.nodes)
-    if samples is None and not as_float and not integer and not is_quantized(graph):
+    if samples is None and not as_float and not dynamic and not integer and not is_quantized(graph):
         raise QcompError(
             "the model is not quantized, and there is no calibration data",
             where=str(model),
-            fix="give --calibrate DATA, or --float to compile it as float32",
+            fix="give --calibrate DATA, --dynamic to quantize matrix products at run time, or --float to stay float32",
         )
 
 
@@ -237,6 +245,7 @@ def _facts(
             for i in found.islands
         ],
         "float_copies": list(found.float_copies),
+        "dynamic": list(found.dynamic),
         "findings": [{"code": f.code, "tensor": f.tensor, "message": f.message} for f in findings],
         "notes": [],
         "seconds": round(seconds, 3),
@@ -260,6 +269,8 @@ def _show(facts: dict[str, Any]) -> None:
         f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
         f"{facts['int8_share_of_macs']:.1%} of {count_text(total)} multiply-accumulates"
     )
+    if facts["dynamic"]:
+        print(f"  dynamic  {plural(len(facts['dynamic']), 'product')} with a grid that is found at run time")
     if facts["levels"]:
         print(f"  levels   {', '.join(facts['levels'])}")
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")

@@ -20,10 +20,11 @@ from qcomp.passes.integer_regions import (
     sums_residual,
 )
 
-INTEGER_OPS = frozenset({
+DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
+INTEGER_OPS = DYNAMIC_OPS | {
     "qconv2d", "qconv_transpose2d", "qgemm", "qmatmul", "qattention", "qadd", "qmul", "qavg_pool", "qsoftmax",
     "qlayer_norm", "table",
-})  # fmt: skip
+}  # fmt: skip
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
 
@@ -52,6 +53,8 @@ class Coverage:
     float_macs: int
     islands: tuple[Island, ...]
     float_copies: tuple[str, ...]
+    dynamic: tuple[str, ...] = ()
+    """Integer products whose input is quantized at run time."""
 
     @property
     def integer_share(self) -> float:
@@ -149,7 +152,8 @@ def coverage(graph: Graph) -> Coverage:
         reason = _reason(graph, node)
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
-    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies))
+    dynamic = tuple(node.name for node in graph.nodes if node.op.name in DYNAMIC_OPS)
+    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies), dynamic)
 
 
 def computes_on_float(node: Node) -> bool:

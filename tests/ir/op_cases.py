@@ -626,7 +626,19 @@ def dequantize(d: Dice) -> Case:
 
 
 def dynamic_quantize(d: Dice) -> Case:
-    return case("dynamic_quantize", [d.floats(d.shape(1, 4))])
+    attrs = {"dtype": d.pick([DType.U8, DType.I8]), "per_row": d.bool()}
+    return case("dynamic_quantize", [d.floats(d.shape(1, 4))], attrs)
+
+
+def dynamic_qgemm(d: Dice) -> Case:
+    k, n = d.int(1, 12), d.int(1, 5)
+    x, w = d.int8((*d.shape(0, 2), k)), d.ints((n, k), -127, 127, np.int8)
+    grid = x.shape[:-1] if d.bool() else ()
+    scale, zero = np.abs(d.floats(grid, 0.1)), d.int8(grid)
+    bias = d.floats((n,)) if d.bool() else None
+    w_zp = d.ints((n,), -9, 9, np.int8) if d.bool() else None
+    operands = [x, scale, zero, w, np.abs(d.floats((n,), 0.01)), bias, w_zp]
+    return case("dynamic_qgemm", operands, constants=(3, 4, 5, 6))
 
 
 def matmul_integer(d: Dice) -> Case:
@@ -658,6 +670,7 @@ CASES: dict[str, Callable[[Dice], Case]] = {
     **{f.__name__.rstrip("_"): f for f in (cast, gather, one_hot, resize, qconv2d, qconv_transpose2d, qgemm, qadd)},
     **{f.__name__: f for f in (qmul, table, qavg_pool, dequantize, dynamic_quantize, matmul_integer, conv_integer)},
     **{f.__name__: f for f in (attention, qattention, qmatmul, qsoftmax, qlayer_norm)},
+    **{f.__name__: f for f in (dynamic_qgemm,)},
     **{name: _quantizing(name) for name in ("fake_quant", "quantize")},
     **{name: _arg(name) for name in ("argmax", "argmin")},
     **{name: _along_axis(name) for name in ("softmax", "log_softmax", "cumsum")},

@@ -3,6 +3,7 @@
 from qcomp.codegen.c.kernel import Kernel
 from qcomp.codegen.c.portable.convolutions import CONVOLUTIONS
 from qcomp.codegen.c.portable.copies import COPIES
+from qcomp.codegen.c.portable.dynamic import DYNAMIC
 from qcomp.codegen.c.portable.floats import FLOATS
 from qcomp.codegen.c.portable.joint_products import JOINT_PRODUCTS
 from qcomp.codegen.c.portable.movement import MOVEMENT
@@ -14,5 +15,5 @@ from qcomp.codegen.c.portable.reductions import REDUCTIONS
 
 PORTABLE: tuple[Kernel, ...] = (
     *QUANTIZED, *PRODUCTS, *JOINT_PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *NORMALIZATIONS,
-    *COPIES,
+    *COPIES, *DYNAMIC,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pooling, interpolating resize, local response normalization and dynamic quantization."""
+"""Pooling, interpolating resize and local response normalization."""
 
 from __future__ import annotations
 
@@ -145,22 +145,4 @@ class Lrn(Kernel):
         return KernelCode(helpers_for(text), text, parts.count, tuple(operands.constants), "portable_lrn")
 
 
-class DynamicQuantize(Kernel):
-    """One task: the range of x, then its scale and zero point, then x on that grid."""
-
-    name, op = "dynamic_quantize", "dynamic_quantize"
-
-    def generate(self, request: KernelRequest) -> KernelCode:
-        operands = Operands(request)
-        x = operands.source(0)
-        text = render(
-            "dynamic_quantize.c.j2",
-            symbol=request.symbol, x=x.pointer, y=operands.result(0).pointer, scale=operands.result(1).pointer,
-            zero=operands.result(2).pointer, size=math.prod(x.shape),
-        )  # fmt: skip
-        return KernelCode((ROUND,), text, 1, tuple(operands.constants), "portable_dynamic_quantize")
-
-
-POOLS: tuple[Kernel, ...] = (
-    Pool("max_pool"), Pool("avg_pool"), Pool("qavg_pool"), ResizeTaps(), Lrn(), DynamicQuantize(),
-)  # fmt: skip
+POOLS: tuple[Kernel, ...] = (Pool("max_pool"), Pool("avg_pool"), Pool("qavg_pool"), ResizeTaps(), Lrn())

@@ -6,13 +6,14 @@ import onnx
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
+from qcomp.ir.onnx_export.dynamic_rules import DYNAMIC_RULES
 from qcomp.ir.onnx_export.emitter import Emitter, Rule, value_info
 from qcomp.ir.onnx_export.float_rules import FLOAT_RULES
 from qcomp.ir.onnx_export.integer_rules import INTEGER_RULES
 from qcomp.ir.onnx_export.movement_rules import MOVEMENT_RULES
 
 # One rule an op.
-RULES: dict[str, Rule] = {**FLOAT_RULES, **MOVEMENT_RULES, **INTEGER_RULES}
+RULES: dict[str, Rule] = {**FLOAT_RULES, **MOVEMENT_RULES, **INTEGER_RULES, **DYNAMIC_RULES}
 
 __all__ = ["RULES", "to_onnx"]
 

@@ -251,7 +251,6 @@ INTEGER_RULES: dict[str, Rule] = {
     "fake_quant": _fake_quant,
     "quantize": _quantize,
     "dequantize": _dequantize,
-    "dynamic_quantize": direct("DynamicQuantizeLinear"),
     "matmul_integer": direct("MatMulInteger"),
     "conv_integer": _conv_integer,
     "qconv2d": _qconv2d,

@@ -1,6 +1,6 @@
-"""Conversions between real and integer tensors: fake_quant, quantize, dequantize, and dynamic quantization.
+"""Conversions between real and integer tensors on grids that are known: fake_quant, quantize, dequantize.
 
-Formulas follow the ONNX operator specification of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear.
+Formulas follow the ONNX operator specification of QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -128,28 +128,3 @@ class Dequantize(Op):
         # float32(q - z) * scale rounds twice at most: widen by two float32 units in the last place.
         lo, hi = (x.lo - zero) * wide, (x.hi - zero) * wide
         return [Interval(lo - np.abs(lo) * 2.4e-7, hi + np.abs(hi) * 2.4e-7)]
-
-
-@register
-class DynamicQuantize(Op):
-    """x f32[...] -> (y u8[...], scale f32[], zero_point u8[]), chosen from the values of x at run time."""
-
-    name = "dynamic_quantize"
-    results = 3
-
-    def infer(self, call: Call) -> Sequence[TensorType]:
-        if call.type(0).dtype is not DType.F32:
-            raise call.fail(f"operand is {call.type(0).dtype.value}, not f32")
-        return [TensorType(DType.U8, call.type(0).shape), TensorType(DType.F32, ()), TensorType(DType.U8, ())]
-
-    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
-        (x,) = operands
-        assert x is not None
-        lo = np.minimum(np.float32(0), x.min(initial=np.float32(0)))
-        hi = np.maximum(np.float32(0), x.max(initial=np.float32(0)))
-        scale = np.float32((hi - lo) / np.float32(255))
-        if scale == 0:
-            scale = np.float32(1)
-        zero = np.clip(np.rint(np.float32(0) - lo / scale), 0, 255).astype(np.uint8)
-        y = np.clip(np.rint(x / scale).astype(np.float64) + int(zero), 0, 255).astype(np.uint8)
-        return [y, np.asarray(scale, np.float32), np.asarray(zero)]
