@@ -151,9 +151,9 @@ def test_weights_change_where_the_definition_says(isa: Isa) -> None:
     size = -(-vectors // 4) * 4 * isa.lanes
     x = aligned(np.concatenate([scores, np.full(vectors * isa.lanes - scores.size, -np.inf, np.float32)]))
     w, rate, total = (aligned(np.zeros(n, t)) for n, t in ((size, np.uint8), (1, np.float32), (1, np.int32)))
+    call = f"qc_x86_weights(p[0], {x.size}, {vectors}, p[1], {size}, 1, 2.0f, -3, p[2], p[3])"
     text = f"static void k(void* const* p, int32_t task) {{ {call}; }}"
     code = KernelCode(weights_helper(isa), text, 1, (), "weights")
-    code = KernelCode(weights_helper(isa), f"static void k(void* const* p, int32_t task) {{ {call}; }}", 1, (), "weights")
     Library({"k": code}, isa).run("k", [a.ctypes.data for a in (x, w, rate, total)])
     expected = weights_of(scores)
     assert np.array_equal(w[: scores.size], expected)
