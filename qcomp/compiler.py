@@ -29,6 +29,7 @@ from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fold_fake_quant import FoldFakeQuant
 from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
+from qcomp.passes.fuse_quantize_transpose import FuseQuantizeTranspose
 from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_residual import FuseResidual
 from qcomp.passes.fuse_tables import FuseTables
@@ -258,6 +259,7 @@ def integer_lowering(own_scales: bool = True) -> list[Pass]:
         FitAccumulators(),
         *([ShortenMultipliers()] if own_scales else []),
         TightenClamps(),
+        FuseQuantizeTranspose(),
         ProveAccumulators(),
     ]
 

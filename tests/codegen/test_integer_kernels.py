@@ -156,6 +156,10 @@ def test_conversions_between_real_and_integer(target: str, table: KernelTable | 
             q = cases.op("quantize", [cases.input((), data=data)], quant=quant, dtype=dtype)
             cases.op("dequantize", [q])
             cases.op("fake_quant", [cases.input((), data=data)], quant=quant, dtype=dtype)
+        for shape in ((2, 3, 7, 30), (1, 1, 5, 5), (2, 4, 9, 16), (1, 5, 3, 4)):  # images, channels last
+            x = cases.input((), data=cases.data(shape, spread=90.0))
+            q = cases.op("quantize", [x], quant=Quantization.per_tensor(0.9, 3), dtype=dtype, perm=(0, 2, 3, 1))
+            cases.op("dequantize", [q])
         channels = Quantization.per_channel(np.float32([0.3, 0.7, 1.5]), 1, np.asarray([0, 3, low or 9]))
         rows = cases.input((4, 3, 30))
         cases.op("dequantize", [cases.op("quantize", [rows], quant=channels, dtype=dtype)])

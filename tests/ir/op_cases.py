@@ -613,7 +613,10 @@ def _grid(d: Dice, shape: tuple[int, ...]) -> dict:
 def _quantizing(name: str) -> Callable[[Dice], Case]:
     def build(d: Dice) -> Case:
         shape = d.shape()
-        return case(name, [d.floats(shape)], _grid(d, shape))
+        attrs = _grid(d, shape)
+        if name == "quantize" and attrs["quant"].axis is None and d.bool():
+            attrs["perm"] = tuple(int(axis) for axis in d.rng.permutation(len(shape)))
+        return case(name, [d.floats(shape)], attrs)
 
     return build
 

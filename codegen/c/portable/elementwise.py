@@ -30,10 +30,11 @@ class Walk:
     def rank(self) -> int:
         return len(self.operands.request.outputs[0].shape)
 
-    def read(self, index: int, name: str) -> Source:
-        """Walks operand `index` with numpy broadcasting, under a name for the lines."""
+    def read(self, index: int, name: str, perm: tuple[int, ...] = ()) -> Source:
+        """Walks operand `index` with numpy broadcasting, under a name for the lines; its dimensions in order `perm`."""
         source = self.operands.source(index)
-        self.walked.append((name, source, broadcast_strides(source, self.rank)))
+        strides = broadcast_strides(source, self.rank)
+        self.walked.append((name, source, tuple(strides[axis] for axis in perm) if perm else strides))
         return source
 
 

@@ -114,7 +114,7 @@ class Quantize(Elementwise):
         return node.output.dtype in (DType.I8, DType.U8, DType.I16, DType.U16)
 
     def build(self, node: Node, walk: Walk) -> None:
-        walk.read(0, "x")
+        walk.read(0, "x", node.call.ints("perm"))
         result = walk.operands.result()
         walk.lines.append("const float v = @x;")
         stored = quantization_lines(walk, node.call.quant("quant"), node.output.dtype, result.shift)

@@ -20,7 +20,7 @@ from qcomp.codegen.c.x86.elementwise import (
     quantize_code,
     table_code,
 )
-from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
+from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code, quantize_nchw_code
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
@@ -272,16 +272,33 @@ class Quantize(X86Kernel):
 
     kind, op = "quantize", "quantize"
 
+    code = staticmethod(quantize_code)
+
+    def takes(self, node: Node) -> bool:
+        """Whether the order of the result's dimensions is one that the code writes."""
+        return not node.call.ints("perm")
+
     def fits(self, node: Node) -> bool:
         per_tensor = node.call.quant("quant").axis is None
-        return per_tensor and node.call.dtype("dtype") is DType.I8 and not all_constant(node, 0)
+        is_int8 = node.call.dtype("dtype") is DType.I8
+        return per_tensor and is_int8 and not all_constant(node, 0) and self.takes(node)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         quant = request.node.call.quant("quant")
-        return quantize_code(
+        return self.code(
             request.inputs[0], request.outputs[0], quant.scale[0], quant.zero_point[0] + OFFSET, self.isa,
             request.symbol,
         )
+
+
+class QuantizeImage(Quantize):
+    """Planar float32 images of few channels to channels-last int8: a model's input, in one pass."""
+
+    kind = "quantize_nchw"
+    code = staticmethod(quantize_nchw_code)
+
+    def takes(self, node: Node) -> bool:
+        return node.call.ints("perm") == (0, 2, 3, 1) and node.input(0).shape[1] <= MAX_CHANNELS
 
 
 class Dequantize(X86Kernel):
@@ -372,7 +389,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
-    Transpose, *TRANSFORMER_ROWS,
+    QConv2d, QGemm, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize, MaxPool, QAveragePool,
+    Interleave, Transpose, *TRANSFORMER_ROWS,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))

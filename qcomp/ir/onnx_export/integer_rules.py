@@ -225,7 +225,9 @@ def _fake_quant(e: Emitter, node: Node) -> None:
 
 
 def _quantize(e: Emitter, node: Node) -> None:
-    e.quantize(e.name(node.input(0)), node.call.quant("quant"), node.call.dtype("dtype"), node.output.name)
+    x, perm = e.name(node.input(0)), node.call.ints("perm")
+    x = e.op("Transpose", [x], perm=perm) if perm else x
+    e.quantize(x, node.call.quant("quant"), node.call.dtype("dtype"), node.output.name)
 
 
 def _dequantize(e: Emitter, node: Node) -> None:

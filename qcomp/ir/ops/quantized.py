@@ -76,25 +76,35 @@ class FakeQuant(Op):
 
 @register
 class Quantize(Op):
-    """x f32[...] -> integers of `dtype` whose type carries `quant`."""
+    """x f32[...] -> integers of `dtype` whose type carries `quant`.
+
+    The dimensions of the result are those of x in the order `perm` (empty: as they are); `quant` then has no axis.
+    """
 
     name = "quantize"
-    attributes = {"quant": Attr("quant"), "dtype": Attr("dtype", DType.I8)}
+    attributes = {"quant": Attr("quant"), "dtype": Attr("dtype", DType.I8), "perm": Attr("ints", ())}
 
     def infer(self, call: Call) -> Sequence[TensorType]:
-        _check(call, call.type(0))
-        return [TensorType(call.dtype("dtype"), call.type(0).shape, call.quant("quant"))]
+        x, perm = call.type(0), call.ints("perm")
+        _check(call, x)
+        if perm and (sorted(perm) != list(range(x.rank)) or call.quant("quant").axis is not None):
+            raise call.fail(f"perm {list(perm)} is no order of {x.rank} dimensions, or scales lie along an axis")
+        shape = tuple(x.shape[axis] for axis in perm) if perm else x.shape
+        return [TensorType(call.dtype("dtype"), shape, call.quant("quant"))]
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         (x,) = operands
         assert x is not None
-        return [quantize_array(x, call.quant("quant"), call.dtype("dtype"))]
+        y = quantize_array(x, call.quant("quant"), call.dtype("dtype"))
+        return [np.ascontiguousarray(y.transpose(call.ints("perm"))) if call.ints("perm") else y]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         x, quant = operands[0], call.quant("quant")
         lo, hi = call.dtype("dtype").limits
         if x is None:
             return [Interval.of(lo, hi)]
+        if call.ints("perm"):
+            x = Interval.of(*x.span)  # bounds along one axis would have to move with it
         scale, zero = quant.broadcast(call.type(0).rank)
         with np.errstate(over="ignore"):
             real = [np.rint(e.astype(np.float32) / scale).astype(np.float64) for e in (x.lo, x.hi)]
