@@ -11,7 +11,7 @@ from qcomp.reports.compare.front import Candidate, undominated
 from qcomp.reports.compare.layers import LayerError
 from qcomp.reports.compare.plan import ArenaPlan
 from qcomp.reports.compare.scale import Scale, number, ticks
-from qcomp.reports.compare.summary import bytes_text
+from qcomp.reports.compare.summary import bytes_text, decibels_text
 
 _LABEL_PIXELS = 6.4  # of a character, at the charts' size of text
 
@@ -77,8 +77,10 @@ def histogram(found: Distribution, description: str) -> Chart:
     step = (found.hi - found.lo) / len(found.counts)
     rects = [Rect(across(found.grid_lo), top, across(found.grid_hi) - across(found.grid_lo), base - top, "grid")]
     for index, count in enumerate(found.counts):
+        if not count:
+            continue
         tall = round((base - top) * math.log1p(count) / highest, 2)
-        left = found.lo + index * step
+        left = round((found.lo + index * step) / step, 6) * step  # the bin that starts at zero says so
         inside = found.grid_lo - step < left < found.grid_hi
         rects.append(
             Rect(
@@ -118,9 +120,9 @@ def error_chart(layers: Sequence[LayerError]) -> Chart:
     points = []
     for index, layer in enumerate(shown):
         if layer.isolated_db is not None:
-            title = f"{layer.node} ({layer.op}): {layer.isolated_db:.1f} dB alone"
+            title = f"{layer.node} ({layer.op}): {decibels_text(layer.isolated_db)} alone"
             points.append(Point(across(index), down(layer.isolated_db), 3.2, "alone", title))
-        title = f"{layer.node} ({layer.op}): {layer.accumulated_db:.1f} dB in the network"
+        title = f"{layer.node} ({layer.op}): {decibels_text(layer.accumulated_db)} in the network"
         points.append(Point(across(index), down(layer.accumulated_db or 0.0), 2.4, "summed", title))
     description = "Signal to quantization noise of every step"
     return Chart(width, height, description, (), tuple(marks), (("summed", line),), tuple(points))

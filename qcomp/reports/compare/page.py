@@ -18,7 +18,15 @@ from qcomp.reports.compare.graph_drawing import BOX_HEIGHT, BOX_WIDTH, Drawing, 
 from qcomp.reports.compare.layers import EXACT_DB, LayerError
 from qcomp.reports.compare.result import Comparison, StepFigures
 from qcomp.reports.compare.scale import number
-from qcomp.reports.compare.summary import bytes_text, check_text, percent, rows, verdict, worst_layers
+from qcomp.reports.compare.summary import (
+    bytes_text,
+    check_text,
+    decibels_text,
+    percent,
+    rows,
+    verdict,
+    worst_layers,
+)
 from qcomp.reports.coverage import reason_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -178,14 +186,13 @@ def _graph_box(layer: LayerError, step: StepFigures | None, x: float, y: float) 
     name = layer.node if len(layer.node) <= _BOX_CHARACTERS else f"…{layer.node[1 - _BOX_CHARACTERS:]}"
     figures = []
     if layer.isolated_db is not None:
-        figures.append("exact" if layer.isolated_db >= EXACT_DB else f"{layer.isolated_db:.1f} dB")
+        figures.append(decibels_text(layer.isolated_db))
     if step is not None:
         figures.append(f"{step.milliseconds * 1e3:.1f} µs")
     lines = [
         f"{layer.node} ({layer.op})",
         f"tensor {layer.value}",
-        f"SQNR: {_decibels(layer.isolated_db) or 'not known'} dB alone, "
-        f"{_decibels(layer.accumulated_db) or 'not known'} dB in the network",
+        f"SQNR: {decibels_text(layer.isolated_db)} alone, {decibels_text(layer.accumulated_db)} in the network",
     ]
     if step is not None:
         lines.append(f"{step.kernel}: {step.milliseconds:.4f} ms, {step.macs} MACs, {step.bytes_moved} bytes")
@@ -211,7 +218,7 @@ def _histograms(steps: Sequence[StepFigures]) -> list[LayerCharts]:
         charts = tuple((kind, histogram(d, f"{kind} of {step.name}")) for kind, d in kinds if d is not None)
         if charts:
             figures = (("alone", step.error.isolated_db), ("in the network", step.error.accumulated_db))
-            summary = ", ".join(f"{_decibels(v)} dB {what}" for what, v in figures if v is not None)
+            summary = ", ".join(f"{decibels_text(v)} {what}" for what, v in figures if v is not None)
             found.append(LayerCharts(step.name, f"{step.op}: {summary}", charts))
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qcomp.reports.compare.gate import Check
+from qcomp.reports.compare.layers import EXACT_DB
 from qcomp.reports.compare.result import Comparison, StepFigures
 
 #: What a limit is called, and how its numbers are written.
@@ -131,6 +132,13 @@ def milliseconds_text(milliseconds: float) -> str:
 
 def energy_text(microjoules: float) -> str:
     return f"{microjoules:.1f} uJ" if microjoules < 1000 else f"{microjoules / 1000:.2f} mJ"
+
+
+def decibels_text(decibels: float | None) -> str:
+    """`34.5 dB`, "exact" beyond what float32 tells apart, "not known" for None."""
+    if decibels is None:
+        return "not known"
+    return "exact" if decibels >= EXACT_DB else f"{decibels:.1f} dB"
 
 
 def percent(share: float) -> str:
