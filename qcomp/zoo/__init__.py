@@ -33,6 +33,7 @@ _CASES = {
     "minilm_sentiment": ("minilm", "case"),
     "minilm_128": ("minilm", "long_case"),
     "wakeword_embedding": ("wakeword", "case"),
+    "magika": ("magika", "case"),
 }
 
 

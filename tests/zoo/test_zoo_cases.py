@@ -40,6 +40,7 @@ def test_the_names_of_the_cases() -> None:
         "minilm_sentiment",
         "minilm_128",
         "wakeword_embedding",
+        "magika",
     ]
 
 
