@@ -9,8 +9,9 @@ from qcomp.codegen.c.portable.movement import MOVEMENT
 from qcomp.codegen.c.portable.pools import POOLS
 from qcomp.codegen.c.portable.products import PRODUCTS
 from qcomp.codegen.c.portable.quantized import QUANTIZED
+from qcomp.codegen.c.portable.recurrent import RECURRENT
 from qcomp.codegen.c.portable.reductions import REDUCTIONS
 
 PORTABLE: tuple[Kernel, ...] = (
-    *QUANTIZED, *PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *COPIES, *DYNAMIC,
+    *QUANTIZED, *PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *COPIES, *DYNAMIC, *RECURRENT,
 )  # fmt: skip
