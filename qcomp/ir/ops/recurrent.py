@@ -6,8 +6,8 @@ the state with the recurrent weights, step after step:
     recurrent(h)[j] = Σ h[k]·r[j, k], k in order as in `qcomp.ir.ordered`                              r float32
     recurrent(h)[j] = float32(Σ (q[k] − zp)·r[j, k])·(scale·r_scale[j])                                r int8
 
-with q, scale, zp those of `dynamic_quantize` for each row of h.  sigmoid(x) = 1 / (1 + exp(−x)); exp and tanh are those of
-`qcomp.ir.fixed_math`; every operation is float32 and rounded.
+with q, scale, zp those of `dynamic_quantize` for each row of h.  sigmoid(x) = 1 / (1 + exp(−x)); exp and tanh are those
+of `qcomp.ir.fixed_math`; every operation is float32 and rounded.
 """
 
 from __future__ import annotations
