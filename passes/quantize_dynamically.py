@@ -1,4 +1,4 @@
-"""Products with constant weights whose input gets its grid at run time: int8 without calibration data."""
+"""Products with constant weights whose input, or state, gets its grid at run time: int8 without calibration data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.affine import weight_scales
-from qcomp.ir.graph import Graph, Node
+from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.ops.dynamic import MOST_TAPS
 from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
@@ -18,7 +18,7 @@ from qcomp.passes.matching import plain_name
 
 @dataclass(frozen=True)
 class QuantizeDynamically(NodeRewrite):
-    """gemm with constant float weights becomes dynamic_qgemm.
+    """gemm with constant float weights becomes dynamic_qgemm; recurrent weights of lstm and gru become int8.
 
     Each row of the input gets a grid of its own, so that a result does not depend on what else is in the batch;
     weights are symmetric int8, one scale an output channel (`per_tensor`: one for all).
@@ -33,34 +33,54 @@ class QuantizeDynamically(NodeRewrite):
     name = "quantize-dynamically"
     exact = False
     tolerance = math.inf
-    ops = frozenset({"gemm"})
+    ops = frozenset({"gemm", "lstm", "gru"})
 
     per_tensor: bool = False
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
+        return self._gemm(graph, node) if node.op.name == "gemm" else self._layer(graph, node)
+
+    def _gemm(self, graph: Graph, node: Node) -> bool:
         x, w, bias = node.input(0), node.input(1), node.optional(2)
-        if not is_product(node) or not w.is_constant or w.dtype is not DType.F32:
+        if not is_product(node) or not (bias is None or bias.is_constant) or not _may_be_int8(w, x.shape[-1]):
             return False
-        if bias is not None and not bias.is_constant:
-            return False
-        weights = w.array if node.attrs["trans_b"] else w.array.T
-        columns, depth = weights.shape
-        if depth > MOST_TAPS or not np.isfinite(weights).all():
-            return False
-        scales = np.broadcast_to(weight_scales(weights, None if self.per_tensor else 0), (columns,)).astype(np.float32)
-        integers = np.clip(np.rint(weights / scales[:, None]), -127, 127).astype(np.int8)
-        name = plain_name(w)
+        by_column = w.array if node.attrs["trans_b"] else w.array.T
+        weights, scales = self._rounded(graph, w, by_column, node.call.float("alpha"))
         rows = graph.add("dynamic_quantize", [x], {"dtype": DType.I8, "per_row": True}, names=[f"{x.name}.q"])
         added = None
         if bias is not None:
-            vector = np.broadcast_to(bias.array.reshape(-1), (columns,))
+            vector = np.broadcast_to(bias.array.reshape(-1), scales.shape)
             added = graph.constant(np.ascontiguousarray(vector), plain_name(bias))
-        operands = [
-            *rows.outputs,
-            graph.constant(np.ascontiguousarray(integers), name),
-            graph.constant(scales * np.float32(node.call.float("alpha")), f"{name}.scale"),
-            added,
-        ]
+        operands = [*rows.outputs, weights, scales, added]
         product = graph.add("dynamic_qgemm", operands, names=[node.output.name], node_name=node.name)
         graph.replace(node, product.output)
         return True
+
+    def _layer(self, graph: Graph, node: Node) -> bool:
+        r = node.input(1)
+        if not _may_be_int8(r, r.shape[-1]):
+            return False
+        weights, scales = self._rounded(graph, r, r.array)
+        operands = [node.input(0), weights, node.optional(2), node.optional(3), scales]
+        names = [v.name for v in node.outputs]
+        layer = graph.add(node.op.name, operands, node.attrs, names=names, node_name=node.name)
+        graph.replace(node, *layer.outputs)
+        return True
+
+    def _rounded(
+        self, graph: Graph, value: Value, weights: np.ndarray, factor: float = 1.0
+    ) -> tuple[Value, Value]:
+        """Constants of weights [N, K] as int8, and of their scales [N] times a factor."""
+        scales = weight_scales(weights, None if self.per_tensor else 0).astype(np.float32)
+        scales = np.broadcast_to(scales, weights.shape[:1])
+        integers = np.clip(np.rint(weights / scales[:, None]), -127, 127).astype(np.int8)
+        name = plain_name(value)
+        return (
+            graph.constant(np.ascontiguousarray(integers), name),
+            graph.constant(np.ascontiguousarray(scales * np.float32(factor)), f"{name}.scale"),
+        )
+
+
+def _may_be_int8(weights: Value, taps: int) -> bool:
+    known = weights.is_constant and weights.dtype is DType.F32
+    return known and taps <= MOST_TAPS and bool(np.isfinite(weights.array).all())

@@ -91,3 +91,29 @@ def test_dynamic_excludes_other_ways(tmp_path: Path, other: list[str]) -> None:
     command = ["compile", str(tmp_path / "float.onnx"), "-o", str(tmp_path / "model.so"), "--dynamic", *other]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, QcompError) and "exclude each other" in str(result.exception)
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_recurrent_layers_become_dynamic(tmp_path: Path, op: str, gates: int) -> None:
+    rng = np.random.default_rng(7)
+    shapes = {"w": (1, gates * 24, 16), "r": (1, gates * 24, 24), "b": (1, 2 * gates * 24)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, s).astype(np.float32), n) for n, s in shapes.items()]
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", (9, 2, 16)), ("y", (9, 1, 2, 24)))
+    )
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w", "r", "b"], ["y"], hidden_size=24)], "g", [x], [y], weights
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    artifact = compile(model, options=Options(dynamic=True))
+    assert len(artifact.coverage.dynamic) == 2 and artifact.coverage.integer_share == 1.0
+    as_float = compile(model)
+    assert [i.reason for i in as_float.coverage.islands if i.op == op.lower()] == ["float-state"]
+    compiled, float_model = (
+        load(str(a.save(tmp_path / f"{n}.so"))) for n, a in (("dynamic", artifact), ("float", as_float))
+    )
+    feeds = {"x": rng.normal(size=(9, 2, 16)).astype(np.float32)}
+    result = compiled.run(feeds)["y"]
+    assert (result == run(artifact.graph, feeds)["y"]).all()
+    assert (float_model.run(feeds)["y"] == run(as_float.graph, feeds)["y"]).all()
+    assert np.abs(result - float_model.run(feeds)["y"]).max() < 0.03

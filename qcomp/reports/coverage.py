@@ -21,6 +21,7 @@ from qcomp.passes.integer_regions import (
 )
 
 DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
+RECURRENT_OPS = frozenset({"lstm", "gru"})
 INTEGER_OPS = DYNAMIC_OPS | {
     "qconv2d", "qconv_transpose2d", "qgemm", "qmatmul", "qattention", "qadd", "qmul", "qavg_pool", "qsoftmax",
     "qlayer_norm", "table",
@@ -54,7 +55,7 @@ class Coverage:
     islands: tuple[Island, ...]
     float_copies: tuple[str, ...]
     dynamic: tuple[str, ...] = ()
-    """Integer products whose input is quantized at run time."""
+    """Integer products and recurrent layers whose input or state is quantized at run time."""
 
     @property
     def integer_share(self) -> float:
@@ -68,6 +69,10 @@ _REASONS = {
     "no-int8-form": (
         "this op has no int8 form",
         "nothing to do: it stays float32 and exact; rewrite the model without it if it dominates the profile",
+    ),
+    "float-state": (
+        "the state of a recurrent layer has no range before it runs",
+        "compile with --dynamic, which finds it at each step",
     ),
     "two-activations": (
         "a product of two computed tensors has no int8 form",
@@ -152,13 +157,18 @@ def coverage(graph: Graph) -> Coverage:
         reason = _reason(graph, node)
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
-    dynamic = tuple(node.name for node in graph.nodes if node.op.name in DYNAMIC_OPS)
+    dynamic = tuple(node.name for node in graph.nodes if is_dynamic(node))
     return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies), dynamic)
+
+
+def is_dynamic(node: Node) -> bool:
+    """Whether a node multiplies int8 weights with what it, or the node before it, quantizes at run time."""
+    return node.op.name in DYNAMIC_OPS or (node.op.name in RECURRENT_OPS and node.input(1).dtype is DType.I8)
 
 
 def computes_on_float(node: Node) -> bool:
     """Whether a node (other than a conversion) works on float operands."""
-    if node.op.name in INTEGER_OPS:
+    if node.op.name in INTEGER_OPS or is_dynamic(node):
         return False
     return any(_is_float(v) for v in (*node.inputs, *node.outputs))
 
@@ -181,6 +191,8 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 def _reason(graph: Graph, node: Node) -> str:
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
+    if node.op.name in RECURRENT_OPS:
+        return "float-state"
     if _is_copy(node):
         return "float-copy"
     if node.op.name == "layer_norm" and sums_residual(node):

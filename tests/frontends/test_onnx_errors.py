@@ -83,7 +83,7 @@ def test_all_unsupported_ops_in_one_line() -> None:
     [
         ("y = HardSwsh(x)", "HardSwsh 'y': is not supported; the closest supported op is HardSwish"),
         ("y = other.Relu(x)", "other.Relu 'y': is not supported; ops of domain 'other' are not part of ONNX"),
-        ("y = LSTM(x, x, x)", "LSTM 'y': is not supported; use convolutions over time, or attention, instead"),
+        ("y = RNN(x, x, x)", "RNN 'y': is not supported; use LSTM or GRU"),
         ("y = NonMaxSuppression(x, x)", "NonMaxSuppression 'y': is not supported; leave it out of the model"),
     ],
 )

@@ -644,6 +644,29 @@ def dynamic_qgemm(d: Dice) -> Case:
     return case("dynamic_qgemm", operands, constants=(3, 4, 5, 6))
 
 
+def _layer(d: Dice, gates: int) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """Operands x and r, and initial state and scales, of a recurrent layer."""
+    batch, hidden, integer = d.int(1, 3), d.int(1, 5), d.bool()
+    x = d.floats((d.int(1, 4), batch, gates * hidden), 1.0)
+    r = d.ints((gates * hidden, hidden), -127, 127, np.int8) if integer else d.floats((gates * hidden, hidden), 0.5)
+    scales = np.abs(d.floats((gates * hidden,), 0.005)) if integer else None
+    return [x, r], [d.floats((batch, hidden), 0.5) if d.bool() else None, scales]
+
+
+def lstm(d: Dice) -> Case:
+    (x, r), (h0, scales) = _layer(d, 4)
+    c0 = d.floats(h0.shape) if h0 is not None and d.bool() else None
+    return case("lstm", [x, r, h0, c0, scales], {"reverse": d.bool()}, constants=(1, 4))
+
+
+def gru(d: Dice) -> Case:
+    (x, r), (h0, scales) = _layer(d, 3)
+    linear = d.bool()
+    bias = d.floats((r.shape[1],)) if linear and d.bool() else None
+    attrs = {"reverse": d.bool(), "linear_before_reset": linear}
+    return case("gru", [x, r, bias, h0, scales], attrs, constants=(1, 2, 4))
+
+
 def matmul_integer(d: Dice) -> Case:
     m, k, n = d.int(1, 4), d.int(1, 9), d.int(1, 4)
     a, b = d.ints((m, k), 0, 255, np.uint8), d.ints((k, n), -128, 127, np.int8)
@@ -673,7 +696,7 @@ CASES: dict[str, Callable[[Dice], Case]] = {
     **{f.__name__.rstrip("_"): f for f in (cast, gather, one_hot, resize, qconv2d, qconv_transpose2d, qgemm, qadd)},
     **{f.__name__: f for f in (qmul, table, qavg_pool, dequantize, dynamic_quantize, matmul_integer, conv_integer)},
     **{f.__name__: f for f in (attention, qattention, qmatmul, qsoftmax, qlayer_norm)},
-    **{f.__name__: f for f in (dynamic_qgemm,)},
+    **{f.__name__: f for f in (dynamic_qgemm, lstm, gru)},
     **{name: _quantizing(name) for name in ("fake_quant", "quantize")},
     **{name: _arg(name) for name in ("argmax", "argmin")},
     **{name: _along_axis(name) for name in ("softmax", "log_softmax", "cumsum")},

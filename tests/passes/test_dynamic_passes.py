@@ -105,3 +105,21 @@ def test_factors_of_gemm_join_the_scales():
     halved = run_passes(parse_graph(GEMM.replace("{trans_b", "{alpha = 0.5, trans_b")), [QuantizeDynamically()])
     plain = run_passes(parse_graph(GEMM), [QuantizeDynamically()])
     assert (halved.nodes[1].input(4).array == plain.nodes[1].input(4).array * 0.5).all()
+
+
+LAYER = """graph @m {
+    input %x: f32[3,2,8]
+    const %r: f32[8,2] = [1.27, -0.5, 0, 0, 0.3, 0.1, 0, 0, 1, 1, 2, 2, 3, 3, -4, 4]
+    %y: f32[3,2,2], %h: f32[2,2], %c: f32[2,2] = lstm(%x, %r)
+    output %y
+    output %c
+}"""
+
+
+def test_recurrent_weights_become_int8():
+    graph = run_passes(parse_graph(LAYER), [QuantizeDynamically()])
+    (layer,) = graph.nodes
+    assert layer.input(1).array.tolist()[:2] == [[127, -50], [0, 0]]
+    x = np.random.default_rng(0).normal(size=(3, 2, 8)).astype(np.float32)
+    expected, found = (run(g, {"x": x}) for g in (parse_graph(LAYER), graph))
+    assert all(np.abs(found[n] - expected[n]).max() < 0.02 for n in ("y", "c"))

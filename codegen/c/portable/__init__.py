@@ -11,9 +11,10 @@ from qcomp.codegen.c.portable.pools import POOLS
 from qcomp.codegen.c.portable.products import PRODUCTS
 from qcomp.codegen.c.portable.qnormalize import NORMALIZATIONS
 from qcomp.codegen.c.portable.quantized import QUANTIZED
+from qcomp.codegen.c.portable.recurrent import RECURRENT
 from qcomp.codegen.c.portable.reductions import REDUCTIONS
 
 PORTABLE: tuple[Kernel, ...] = (
     *QUANTIZED, *PRODUCTS, *JOINT_PRODUCTS, *CONVOLUTIONS, *POOLS, *FLOATS, *MOVEMENT, *REDUCTIONS, *NORMALIZATIONS,
-    *COPIES, *DYNAMIC,
+    *COPIES, *DYNAMIC, *RECURRENT,
 )  # fmt: skip

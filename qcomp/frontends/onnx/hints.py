@@ -13,16 +13,13 @@ from qcomp.frontends.onnx.table import MICROSOFT, supported_ops
 from qcomp.frontends.onnx.unsupported import Unsupported
 
 _NO_LOOP = "unroll the loop when exporting"
-_NO_RECURRENT = "use convolutions over time, or attention, instead of recurrent layers"
 _NO_ARC = "Sin, Cos and Tan are supported, their inverses are not"
 _SPLIT_OFF = "leave it out of the model and do it on the output, in the calling program"
 
 _HINTS: dict[tuple[str, str], str] = {
     ("", "Loop"): _NO_LOOP,
     ("", "Scan"): _NO_LOOP,
-    ("", "LSTM"): _NO_RECURRENT,
-    ("", "GRU"): _NO_RECURRENT,
-    ("", "RNN"): _NO_RECURRENT,
+    ("", "RNN"): "use LSTM or GRU",
     ("", "NonMaxSuppression"): _SPLIT_OFF,
     ("", "TopK"): _SPLIT_OFF,
     ("", "NonZero"): "its output shape depends on data; " + _SPLIT_OFF,
