@@ -28,7 +28,8 @@ from qcomp.runtime.features import cpu_features, machine
 from qcomp.zoo.case import Case
 
 MODELS = ("resnet50", "mobilenet_v2", "efficientnet_lite0", "yolov8n_320", "resnet8_32", "dscnn_49x10", "ppocr_rec",
-          "ppocr_det", "page_orientation", "mnist_resnet8", "mnist_dscnn", "mnist_dscnn_qat", "digits_mlp")  # fmt: skip
+          "ppocr_det", "page_orientation", "mnist_resnet8", "mnist_dscnn", "mnist_dscnn_qat", "digits_mlp",
+          "minilm_sentiment", "minilm_128", "wakeword_embedding", "magika")  # fmt: skip
 MEGABYTE = 1 << 20
 Row = dict[str, Any]
 

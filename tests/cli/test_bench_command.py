@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import models
 import pytest
 
 from qcomp.cli.timing import interleave, settle
@@ -31,6 +32,18 @@ def test_onnxruntime_runs_side_by_side(qcomp: Any, made: Path, artifact: Path) -
     facts = qcomp("bench", artifact, *arguments, "--json").json
     assert (facts["against"]["engine"], facts["against"]["runs"]) == ("onnxruntime", 20)
     assert facts["speedup"] == facts["against"]["median_ms"] / facts["qcomp"]["median_ms"]
+
+
+def test_random_indices_are_within_any_table(qcomp: Any, tmp_path: Path) -> None:
+    rows = models.model(
+        [models.node("Gather", ["table", "ids"], ["row"]), models.node("Gemm", ["row", "w"], ["y"])],
+        [models.tensor("ids", [4], models.TensorProto.INT64)], [models.tensor("y", [4, 5])],
+        [models.weights("table", 2, 8), models.weights("w", 8, 5)],
+    )  # fmt: skip
+    path, artifact = models.save(rows, tmp_path / "rows.onnx"), tmp_path / "rows.so"
+    assert qcomp("compile", path, "-o", artifact, "--float").status == 0
+    facts = qcomp("bench", artifact, "--against", "onnxruntime", "--model", path, "--runs", 5, "--json").json
+    assert facts["against"]["runs"] == 5
 
 
 def test_the_table_names_both_engines(qcomp: Any, made: Path, artifact: Path) -> None:

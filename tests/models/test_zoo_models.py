@@ -30,6 +30,8 @@ SIZE_RATIO = {
     "ppocr_rec": 0.27,
     "ppocr_det": 0.295,
     "mnist_resnet8": 0.35,
+    "wakeword_embedding": 0.29,
+    "magika": 0.27,
 }
 
 
@@ -62,6 +64,10 @@ ROWS = {
     "dscnn_49x10": Row("dscnn_49x10", 40, least=(("cosine", 0.99),), loss=1.0),
     "ppocr_det": Row("ppocr_det", loss=0.02),
     "page_orientation": Row("page_orientation", loss=0.04),
+    "minilm_sentiment": Row("minilm_sentiment", loss=0.03),
+    "minilm_128": Row("minilm_128", loss=0.03),
+    "wakeword_embedding": Row("wakeword_embedding", least=(("cosine", 0.99),), loss=0.03),
+    "magika": Row("magika", 5, loss=0.02),
 }
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
 
