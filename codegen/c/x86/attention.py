@@ -193,10 +193,14 @@ def weights_helper(isa: Isa) -> tuple[CFunction, ...]:
     return (*reduce_helpers(isa), CFunction("qc_x86_weights", text))
 
 
+def put_helper(isa: Isa, real: bool) -> CFunction:
+    """Stores a vector of results or the first of them, as floats or as rounded bytes."""
+    return CFunction(f"qc_x86_put_{'float' if real else 'uint8_t'}", render("attention_put.c.j2", V=isa, real=real))
+
+
 def values_helper(isa: Isa, rows: int, vectors: int, real: bool) -> tuple[CFunction, ...]:
     """Weighted sums of `vectors` vectors of columns for `rows` queries."""
-    ctype = "float" if real else "uint8_t"
-    put = CFunction(f"qc_x86_put_{ctype}", render("attention_put.c.j2", V=isa, real=real))
+    ctype, put = "float" if real else "uint8_t", put_helper(isa, real)
     name = f"qc_x86_values_{rows}x{vectors}_{'f32' if real else 'u8'}{isa.variant}"
     text = render(
         "attention_values.c.j2", V=isa, name=name, mr=rows, nv=vectors, real=real, ctype=ctype,
