@@ -28,7 +28,8 @@ STACK_BYTES = 64 * 1024
 _TALLEST = 8
 _VECTORS = 2  # of accumulators beside each other
 _FEW_TASKS = 16
-_GROUP, _LEAST_GROUP = 64, 16  # queries between which keys and values change places, where they share memory
+_GROUP = 64  # queries, at most, between which keys and values change places where they share memory
+_LEAST_SHARED = 4  # queries at a time, that is
 _LOWEST = float_literal(-np.inf)
 
 
@@ -111,12 +112,11 @@ def layout_of(shape: AttentionShape, isa: Isa) -> Layout | None:
     layout = _layout(shape, isa, tallest)
     if layout.bytes <= STACK_BYTES:
         return layout
-    for height in sorted((r for r in isa.dot.rows(_VECTORS) if r <= tallest), reverse=True):
-        for tiles in range(-(-_GROUP // height), 0, -1):
-            layout = replace(_layout(shape, isa, height), group=tiles * height)
-            if layout.bytes <= STACK_BYTES and (layout.group >= _LEAST_GROUP or layout.group >= shape.rows):
-                return layout
-    return None
+    shared: list[Layout] = []
+    for height in (r for r in isa.dot.rows(_VECTORS) if r <= tallest):
+        groups = (replace(_layout(shape, isa, height), group=g) for g in range(height, _GROUP + height, height))
+        shared += [g for g in groups if g.bytes <= STACK_BYTES and height >= min(_LEAST_SHARED, tallest)]
+    return max(shared, key=lambda g: (min(g.group, shape.rows), g.tallest), default=None)
 
 
 def _layout(shape: AttentionShape, isa: Isa, tallest: int) -> Layout:
