@@ -375,6 +375,35 @@ class Grower:
             self.outputs.append(y)
         self.keep(self.raw("quantize", [y], quant=QUANT))
 
+    def attend(self) -> None:
+        """Attention of an activation to itself, or to another; perhaps with a mask, a constant or not."""
+        batch, heads, depth, width = (self.pick(o) for o in ([1, 1, 2], [1, 2, 3], SIZES, [*SIZES, 33]))
+        rows, keys = (self.pick([*SIZES, 31, 33, 40, 65]) for _ in range(2))
+        q, k = self.input((batch, rows, heads, depth)), self.input((batch, keys, heads, depth))
+        v = self.input((batch, keys, heads, width))
+        shape = tuple(self.pick([1, d]) for d in (batch, heads, rows)) + (self.pick([keys, keys, keys, 1]),)
+        mask: list[Value | None] = []
+        if self.chance(0.6):
+            hidden = self.rng.choice(np.array([0, -1e4, -np.inf, 0.7], np.float32), shape)
+            mask = [self.constant(hidden)]
+            if self.chance(0.5):
+                name = self.graph.fresh_name(f"{self.name}.x")
+                self.feeds[name] = hidden
+                mask = [self.graph.input(name, TensorType.f32(*shape))]
+        attrs = {f"{n}_zp": self.zero_point() for n in "qkv"}
+        scale = float(np.float32(self.rng.uniform(0.01, 3) / (5000 * np.sqrt(depth))))
+        self.finish("qattention", [q, k, v, *mask], scale=scale, mult=self.mult(), **attrs)
+
+    def normalize(self) -> None:
+        """layer_norm of floats between integers."""
+        x = self.any()
+        if not x.type.rank:
+            return
+        axis = self.below(x.type.rank)
+        factors = [self.constant(self.rng.normal(1, 0.5, x.shape[axis:]).astype(np.float32)) for _ in range(2)]
+        y = self.raw("layer_norm", [self.raw("dequantize", [x]), *factors[: self.below(2) + 1]], axis=axis)
+        self.keep(self.raw("quantize", [y], quant=QUANT))
+
     def residual(self) -> None:
         """x + f(x), f a convolution that keeps the shape."""
         x = self.image()
@@ -413,7 +442,7 @@ KINDS: dict[str, Callable[[Grower], None]] = {
     "maximum": Grower.maximum, "concat": Grower.concat, "cut": Grower.cut, "split": Grower.split,
     "permute": Grower.permute, "planar": Grower.planar, "reshape": Grower.reshape, "pad": Grower.pad,
     "resize": Grower.resize, "gather": Grower.gather, "blocks": Grower.blocks, "island": Grower.island,
-    "residual": Grower.residual, "consumers": Grower.consumers,
+    "residual": Grower.residual, "consumers": Grower.consumers, "attend": Grower.attend, "normalize": Grower.normalize,
 }  # fmt: skip
 ALIASES = ("concat", "concat", "split", "cut", "reshape", "consumers", "residual", "sum", "conv", "maximum")
 

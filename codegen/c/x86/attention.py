@@ -6,7 +6,7 @@ of these as bytes, and the sums of values that these weigh."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +28,8 @@ STACK_BYTES = 64 * 1024
 _TALLEST = 8
 _VECTORS = 2  # of accumulators beside each other
 _FEW_TASKS = 16
+_GROUP = 64  # queries, at most, between which keys and values change places where they share memory
+_LEAST_SHARED = 4  # queries at a time, that is
 _LOWEST = float_literal(-np.inf)
 
 
@@ -76,7 +78,10 @@ class AttentionScalars:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a task holds its head: queries at a time (`tallest`, then `shortest`), and bytes of the stack."""
+    """How a task holds its head: queries at a time (`tallest`, then `shortest`), and bytes of the stack.
+
+    group: 0 where keys and values have memory of their own; else they take turns in one buffer, for each such number
+    of queries."""
 
     tallest: int
     shortest: int
@@ -85,20 +90,38 @@ class Layout:
     keys_bytes: int
     values_bytes: int
     mask_rows: int
+    group: int = 0
 
     @property
     def bytes(self) -> int:
-        per_score = 5 * self.tallest + 4 + 4 * self.mask_rows
-        return self.keys_bytes + self.values_bytes + self.score_step * per_score + 12 * self.tallest
+        packed = max(self.keys_bytes, self.values_bytes) if self.group else self.keys_bytes + self.values_bytes
+        per_score = 4 * self.tallest + self.weight_rows + 4 + 4 * self.mask_rows
+        return packed + self.score_step * per_score + 8 * self.weight_rows + 4 * self.tallest
+
+    @property
+    def weight_rows(self) -> int:
+        """Rows whose weights are held at a time."""
+        return self.group or self.tallest
 
 
-def layout_of(shape: AttentionShape, isa: Isa) -> Layout:
-    """As many queries at a time as there are registers for."""
+def layout_of(shape: AttentionShape, isa: Isa) -> Layout | None:
+    """As many queries at a time as there are registers for; None where the stack is too small."""
     most = max(rows for rows in isa.dot.rows(_VECTORS) if rows <= _TALLEST)
     passes = -(-shape.rows // most)
     tallest = min(r for r in isa.dot.rows(_VECTORS) if -(-shape.rows // r) == passes)
+    layout = _layout(shape, isa, tallest)
+    if layout.bytes <= STACK_BYTES:
+        return layout
+    shared: list[Layout] = []
+    for height in (r for r in isa.dot.rows(_VECTORS) if r <= tallest):
+        groups = (replace(_layout(shape, isa, height), group=g) for g in range(height, _GROUP + height, height))
+        shared += [g for g in groups if g.bytes <= STACK_BYTES and height >= min(_LEAST_SHARED, tallest)]
+    return max(shared, key=lambda g: (min(g.group, shape.rows), g.tallest), default=None)
+
+
+def _layout(shape: AttentionShape, isa: Isa, tallest: int) -> Layout:
     vectors = -(-shape.keys // isa.lanes)
-    mask_rows = tallest if shape.mask is not None and shape.mask[2] > 1 else int(_masked(shape, isa) != "")
+    masked = _masked(shape, isa)
     return Layout(
         tallest,
         shape.rows % tallest,
@@ -106,7 +129,7 @@ def layout_of(shape: AttentionShape, isa: Isa) -> Layout:
         -(-vectors // 4) * 4 * isa.lanes,
         vectors * isa.bytes * _dwords(shape.depth),
         _dwords(shape.keys) * _value_step(shape.width),
-        mask_rows,
+        tallest if masked == "rows" else int(masked != ""),
     )
 
 
@@ -193,10 +216,14 @@ def weights_helper(isa: Isa) -> tuple[CFunction, ...]:
     return (*reduce_helpers(isa), CFunction("qc_x86_weights", text))
 
 
+def put_helper(isa: Isa, real: bool) -> CFunction:
+    """Stores a vector of results or the first of them, as floats or as rounded bytes."""
+    return CFunction(f"qc_x86_put_{'float' if real else 'uint8_t'}", render("attention_put.c.j2", V=isa, real=real))
+
+
 def values_helper(isa: Isa, rows: int, vectors: int, real: bool) -> tuple[CFunction, ...]:
     """Weighted sums of `vectors` vectors of columns for `rows` queries."""
-    ctype = "float" if real else "uint8_t"
-    put = CFunction(f"qc_x86_put_{ctype}", render("attention_put.c.j2", V=isa, real=real))
+    ctype, put = "float" if real else "uint8_t", put_helper(isa, real)
     name = f"qc_x86_values_{rows}x{vectors}_{'f32' if real else 'u8'}{isa.variant}"
     text = render(
         "attention_values.c.j2", V=isa, name=name, mr=rows, nv=vectors, real=real, ctype=ctype,
@@ -207,7 +234,7 @@ def values_helper(isa: Isa, rows: int, vectors: int, real: bool) -> tuple[CFunct
 
 def attention_fits(shape: AttentionShape, isa: Isa) -> bool:
     """Whether a task's part of a head fits on the stack."""
-    return layout_of(shape, isa).bytes <= STACK_BYTES
+    return layout_of(shape, isa) is not None
 
 
 def attention_code(
@@ -216,9 +243,11 @@ def attention_code(
     """C of qattention on stored u8; mask: its values where they are constant, else it is the fourth input."""
     batches, rows, heads, width = shape.y.shape
     layout, masked, tasks = layout_of(shape, isa), _masked(shape, isa), batches * heads
-    tiles = -(-rows // layout.tallest)
-    tiles_per_block = -(-tiles // max(1, min(tiles // 4, -(-_FEW_TASKS // tasks))))
-    blocks = -(-tiles // tiles_per_block)
+    assert layout is not None
+    unit = layout.group or layout.tallest
+    units = -(-rows // unit)
+    units_per_block = -(-units // max(1, min(units if layout.group else units // 4, -(-_FEW_TASKS // tasks))))
+    blocks = -(-units // units_per_block)
     work = rows * shape.keys * (shape.depth + width + 100) / 64
     helpers = [pack_helpers(isa), weights_helper(isa)]
     scores, values = {}, {}
@@ -235,7 +264,8 @@ def attention_code(
         keys=shape.keys, depth=shape.depth, width=width, rows=rows, heads=heads, dwords=_dwords(shape.depth),
         groups=_dwords(shape.keys), value_step=_value_step(width), vectors=layout.vectors, masked=masked,
         tallest=layout.tallest, shortest=layout.shortest, score_step=layout.score_step, keys_bytes=layout.keys_bytes,
-        values_bytes=layout.values_bytes, blocks=blocks, rows_per_block=tiles_per_block * layout.tallest,
+        values_bytes=layout.values_bytes, blocks=blocks, rows_per_block=units_per_block * unit,
+        group=layout.group, weight_rows=layout.weight_rows,
         parts=split(tasks * blocks, work / blocks), scores=scores, values=values, lowest=_LOWEST,
         bounds="" if scalars.real else "".join(f"{b}, " for b in bounds), scale=float_literal(scalars.scale),
         mult=float_literal(scalars.mult), v_zp=scalars.v_zp, sums_factor=scalars.k_zp,

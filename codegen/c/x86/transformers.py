@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
 from qcomp.codegen.c.x86.attention import AttentionScalars, AttentionShape, attention_code, attention_fits
-from qcomp.codegen.c.x86.row import OFFSET, X86Kernel
+from qcomp.codegen.c.x86.float_rows import layer_norm_code, softmax_code
+from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 
@@ -42,4 +44,45 @@ def _shape(node: Node, buffers: Sequence[Buffer]) -> AttentionShape:
     return AttentionShape(q, k, v, y, None if mask is None else mask.shape)
 
 
-TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention,)
+class LayerNorm(X86Kernel):
+    """float32, with a scale and perhaps a bias of every element of a row."""
+
+    kind, op = "layer_norm", "layer_norm"
+
+    def fits(self, node: Node) -> bool:
+        x, length = node.input(0), _row_length(node)
+        whole = all(v is None or v.type.elements == length for v in (node.input(1), node.optional(2)))
+        return not x.is_constant and all_constant(node, 1, 2) and whole and length > 0
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, bias = request.node, request.node.optional(2)
+        return layer_norm_code(
+            request.inputs[0], _row_length(node), node.input(1).array.reshape(-1),
+            None if bias is None else bias.array.reshape(-1), node.call.float("epsilon"), self.isa, request.symbol,
+        )  # fmt: skip
+
+
+def _row_length(node: Node) -> int:
+    return math.prod(node.input(0).shape[node.call.int("axis") :])
+
+
+class Softmax(X86Kernel):
+    """float32 along the last axis."""
+
+    kind, op = "softmax", "softmax"
+
+    def fits(self, node: Node) -> bool:
+        x = node.input(0)
+        return not x.is_constant and node.call.int("axis") % x.type.rank == x.type.rank - 1 and x.shape[-1] > 0
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        return softmax_code(request.inputs[0], self.isa, request.symbol)
+
+
+TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention, LayerNorm, Softmax)

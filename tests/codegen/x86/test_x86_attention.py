@@ -101,6 +101,18 @@ def test_heads_of_common_models(isa: Isa) -> None:
 
 
 @every_isa
+def test_keys_and_values_of_long_sequences_take_turns(isa: Isa) -> None:
+    cases = [attention((1, 70, 512, 2, 64, 64), "keys"), attention((1, 35, 500, 1, 63, 61), "rows"),
+             attention((2, 5, 400, 1, 80, 70), seed=2)]  # fmt: skip
+    for node in cases:
+        kernel = TABLE.select(node, MACHINES[isa])
+        inputs, output = layout(node, kernel, NO_HALO)
+        code = kernel.generate(KernelRequest(node, tuple(inputs), (output,), MACHINES[isa], "k"))
+        assert "int8_t packed[" in code.text
+    check_all(cases, isa, NO_HALO)
+
+
+@every_isa
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_nothing_is_read_far_from_the_operands(isa: Isa, after: bool) -> None:
     shapes: list[Shape] = [(1, 3, 5, 1, 7, 9), (1, 9, 65, 2, 33, 17), (1, 1, 1, 1, 1, 1), (2, 8, 31, 1, 64, 64)]
