@@ -12,6 +12,7 @@ from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
+from qcomp.codegen.c.x86.dynamic import dynamic_gemm_code
 from qcomp.codegen.c.x86.elementwise import (
     Scalars,
     add_code,
@@ -193,6 +194,26 @@ class QGemm(_Products):
 
     def weights(self, node: Node) -> Int8:
         return node.input(1).array[:, None, None, :]
+
+
+class DynamicGemm(X86Kernel):
+    """Rows that were quantized at run time; weights with zero points are left to portable code."""
+
+    kind, op = "dynamic_gemm", "dynamic_qgemm"
+
+    def fits(self, node: Node) -> bool:
+        zeros = node.optional(6)
+        centred = zeros is None or (zeros.is_constant and not zeros.array.any())
+        moving = not any(node.input(i).is_constant for i in range(3))
+        return centred and moving and _constant(node, 3, 4, 5)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, bias = request.node, request.node.optional(5)
+        shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
+        return dynamic_gemm_code(
+            shape, node.input(3).array, node.input(4).array, None if bias is None else bias.array,
+            bool(node.input(1).shape), self.isa, request.symbol,
+        )  # fmt: skip
 
 
 class _Tiles(_Products):
@@ -395,7 +416,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    QConv2d, QGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
+    QConv2d, QGemm, DynamicGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
     Transpose,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))
