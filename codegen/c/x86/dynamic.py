@@ -1,11 +1,11 @@
 """Products of rows that were quantized at run time: the tiles of implicit GEMM, which start and end in another way.
 
-An accumulator starts from minus the row's zero point times the sum of the weights, so that products of stored bytes add up
-to the true sum; it ends as float32(acc)·(scale of the row·scale of the channel), then the bias."""
+An accumulator starts from minus the row's zero point times the sum of the weights, so that products of stored bytes add
+up to the true sum; it ends as float32(acc)·(scale of the row·scale of the channel), then the bias."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -23,7 +23,7 @@ from qcomp.codegen.c.x86.tiling import cover_line, partition, split_channels
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _Band:
     """Channel tiles of one width: the first, how many, where their weights, scales and outputs start and step."""
 
     first: int
@@ -68,7 +68,7 @@ def dynamic_gemm_code(
     packed: list[UInt8] = []
     ends: list[UInt8] = []
     helpers: tuple[CFunction, ...] = ()
-    tiles: list[_Tile] = []
+    bands: list[_Band] = []
     cycles, start = 0.0, 0
     for index, nv in enumerate(widths):
         stop = min(start + isa.lanes * nv, outputs)
@@ -85,12 +85,11 @@ def dynamic_gemm_code(
         packed.append(pack_tile(isa, packable[own], starts[own], nv, interleaved=False))
         floats = [scales[own]] if bias is None else [scales[own], bias[own]]
         ends.append(as_bytes(np.concatenate([padded(f.astype(np.float32), width) for f in floats])))
-        last = tiles[-1] if tiles else None
+        last = bands[-1] if bands else None
         if last is not None and last.steps == tuple(steps):
-            tiles[-1] = _Tile(last.first, last.count + 1, last.weights, packed[-1].size, last.scales, ends[-1].size,
-                              last.channel, width, last.steps)  # fmt: skip
+            bands[-1] = replace(last, count=last.count + 1)
         else:
-            tiles.append(_Tile(index, 1, at[0], packed[-1].size, at[1], ends[-1].size, start, width, tuple(steps)))
+            bands.append(_Band(index, 1, at[0], packed[-1].size, at[1], ends[-1].size, start, width, tuple(steps)))
         cycles += lines.count * line.cycles
         start = stop
     blob = np.concatenate(packed)
@@ -99,7 +98,7 @@ def dynamic_gemm_code(
     lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], False)), initial=0)
     text = render(
         "dynamic_gemm.c.j2",
-        symbol=symbol, tiles=tiles, count=len(widths), lines=lines, grid=grid, xs=lines.x_step, ys=shape.y.channels,
+        symbol=symbol, bands=bands, count=len(widths), lines=lines, grid=grid, xs=lines.x_step, ys=shape.y.channels,
         lines_per_block=-(-lines.count // grid.line_blocks), tiles_per_block=-(-len(widths) // grid.tile_blocks),
         dwords=dwords, tail=isa.tail(tail), at=list(lanes_at), step=int(per_row),
         prefetch=blob.size >= PREFETCH_BYTES and lines.count * lines.length > 1,

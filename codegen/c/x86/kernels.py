@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.kernel import NO_HALO, Buffer, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable.recurrent import Gru, Lstm
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
@@ -25,6 +26,7 @@ from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
+from qcomp.codegen.c.x86.recurrent import packed_state_weights
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Requantization, Residual
@@ -214,6 +216,24 @@ class DynamicGemm(X86Kernel):
             shape, node.input(3).array, node.input(4).array, None if bias is None else bias.array,
             bool(node.input(1).shape), self.isa, request.symbol,
         )  # fmt: skip
+
+
+class _Layer(X86Kernel):
+    """A recurrent layer whose weights are int8; before the portable one in the order of bases."""
+
+    def fits(self, node: Node) -> bool:
+        return node.input(1).dtype is DType.I8 and _constant(node, 1, 4)
+
+    def packed(self, weights: np.ndarray, gates: int) -> tuple[np.ndarray, tuple[CFunction, ...]]:
+        return packed_state_weights(self.isa, weights, gates)
+
+
+class VectorLstm(_Layer, Lstm):
+    kind = "lstm"
+
+
+class VectorGru(_Layer, Gru):
+    kind = "gru"
 
 
 class _Tiles(_Products):
@@ -416,7 +436,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    QConv2d, QGemm, DynamicGemm, QAdd, QMul, Table, Quantize, Dequantize, MaxPool, QAveragePool, Interleave,
-    Transpose,
+    QConv2d, QGemm, DynamicGemm, VectorLstm, VectorGru, QAdd, QMul, Table, Quantize, Dequantize, MaxPool,
+    QAveragePool, Interleave, Transpose,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))
