@@ -71,8 +71,8 @@ class Recurrent(Kernel):
         if weights.dtype != np.int8:
             return Product(gates, w, blocks[0].size)
         sums = weights.astype(np.int64).sum(axis=1).astype(np.int32)
-        added = [operands.constant(by_block(a, gates)) for a in (sums, node.input(4).array[rows])]
-        return Product(gates, w, blocks[0].size, *added, functions)
+        added, scales = (operands.constant(by_block(a, gates)) for a in (sums, node.input(4).array[rows]))
+        return Product(gates, w, blocks[0].size, added, scales, functions)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         operands, node = Operands(request), request.node
