@@ -8,8 +8,11 @@ from codegen_harness import Cases, check
 
 from qcomp.codegen.c.table import kernel_table
 from qcomp.ir import DType, Value
+from qcomp.runtime.features import cpu_features
+from qcomp.targets import target as target_named
 
-TARGETS = ("x86_64", "generic", "x86_64-avx2")
+VECTORS = ("x86_64-avx2", "x86_64-avxvnni", "x86_64-avx512vnni", "x86_64-avx512vbmi", "x86_64-amx")
+RUNNABLE = ("x86_64", "generic", *(name for name in VECTORS if target_named(name).features <= cpu_features()))
 SIZES = ((1, 1, 1), (2, 1, 3), (3, 5, 7), (1, 3, 15), (4, 2, 16), (3, 1, 17), (2, 2, 33), (6, 1, 48), (2, 1, 65))
 SPECIAL = np.float32([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, -0.0, 100, -100])
 
@@ -36,6 +39,6 @@ def layers(op: str, gates: int) -> Cases:
 
 
 @pytest.mark.parametrize(("op", "gates"), [("lstm", 4), ("gru", 3)])
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", RUNNABLE)
 def test_layers(op: str, gates: int, target: str) -> None:
     check(layers(op, gates), target, kernel_table(), threads=2)

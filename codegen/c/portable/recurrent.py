@@ -30,28 +30,24 @@ def by_block(array: np.ndarray, gates: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Product:
-    """The products of a state with the weights of some gates: pointers to what is packed by block.
+    """The products of a state with the weights of some gates: pointers to what is packed by block, and its bytes.
 
-    sums and scales are those of int8 weights, else empty."""
+    sums and scales are those of int8 weights, else empty; the last of `functions` multiplies a block, where loops
+    do not."""
 
     gates: int
     w: str
+    block_size: int
     sums: str = ""
     scales: str = ""
+    functions: tuple[CFunction, ...] = ()
+
+    @property
+    def function(self) -> str:
+        return self.functions[-1].name if self.functions else ""
 
 
-def packed_product(operands: Operands, node: Node, rows: slice, gates: int) -> Product:
-    """Packs the weights of some gates, rows of the operand r."""
-    weights = node.input(1).array[rows]
-    w = operands.constant(by_block(weights, gates))
-    if weights.dtype != np.int8:
-        return Product(gates, w)
-    sums = weights.astype(np.int64).sum(axis=1).astype(np.int32)
-    scales = node.input(4).array[rows]
-    return Product(gates, w, *(operands.constant(by_block(a, gates)) for a in (sums, scales)))
-
-
-class _Recurrent(Kernel):
+class Recurrent(Kernel):
     """Tasks are rows of the batch: the steps of a row follow each other."""
 
     gates: int
@@ -62,6 +58,21 @@ class _Recurrent(Kernel):
 
     def products(self, operands: Operands, node: Node, hidden: int) -> tuple[Product, ...]:
         raise NotImplementedError
+
+    def packed(self, weights: np.ndarray, gates: int) -> tuple[np.ndarray, tuple[CFunction, ...]]:
+        """Weights [gates * H, H] by block, and functions, the last of which multiplies a block with a state."""
+        return by_block(weights, gates), ()
+
+    def product(self, operands: Operands, node: Node, rows: slice, gates: int) -> Product:
+        """Packs the weights of some gates, rows of the operand r."""
+        weights = node.input(1).array[rows]
+        blocks, functions = self.packed(weights, gates)
+        w = operands.constant(blocks)
+        if weights.dtype != np.int8:
+            return Product(gates, w, blocks[0].size)
+        sums = weights.astype(np.int64).sum(axis=1).astype(np.int32)
+        added, scales = (operands.constant(by_block(a, gates)) for a in (sums, node.input(4).array[rows]))
+        return Product(gates, w, blocks[0].size, added, scales, functions)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         operands, node = Operands(request), request.node
@@ -76,32 +87,33 @@ class _Recurrent(Kernel):
             symbol=request.symbol, x=operands.source(0).pointer, results=[
                 operands.result(i).pointer for i in range(len(node.outputs))
             ], products=products, initial=initial, zeros=zeros, parts=parts, steps=steps, batch=batch, hidden=hidden,
-            lanes=BLOCK, blocks=-(-hidden // BLOCK), gates=self.gates, integer=integer,
+            dwords=-(-hidden // 4), lanes=BLOCK, blocks=-(-hidden // BLOCK), gates=self.gates, integer=integer,
             reverse=node.call.bool("reverse"), **self.values(operands, node),
         )  # fmt: skip
         helpers: tuple[CFunction, ...] = (ROUND, QUANTIZE_ROW) if integer else ()
-        kernel = f"portable_{self.op}{'_int8' if integer else ''}"
+        helpers += tuple(dict.fromkeys(f for p in products for f in p.functions))
+        kernel = f"{self.name if self.family else f'portable_{self.name}'}{'_int8' if integer else ''}"
         return KernelCode((*helpers, *helpers_for(text)), text, parts.count, tuple(operands.constants), kernel)
 
     def values(self, operands: Operands, node: Node) -> dict[str, object]:
         return {}
 
 
-class Lstm(_Recurrent):
+class Lstm(Recurrent):
     name, op, gates, states = "lstm", "lstm", 4, (2, 3)
 
     def products(self, operands: Operands, node: Node, hidden: int) -> tuple[Product, ...]:
-        return (packed_product(operands, node, slice(None), 4),)
+        return (self.product(operands, node, slice(None), 4),)
 
 
-class Gru(_Recurrent):
+class Gru(Recurrent):
     name, op, gates, states = "gru", "gru", 3, (3,)
 
     def products(self, operands: Operands, node: Node, hidden: int) -> tuple[Product, ...]:
         if node.call.bool("linear_before_reset"):
-            return (packed_product(operands, node, slice(None), 3),)
+            return (self.product(operands, node, slice(None), 3),)
         both = 2 * hidden
-        return packed_product(operands, node, slice(both), 2), packed_product(operands, node, slice(both, None), 1)
+        return self.product(operands, node, slice(both), 2), self.product(operands, node, slice(both, None), 1)
 
     def values(self, operands: Operands, node: Node) -> dict[str, object]:
         return {

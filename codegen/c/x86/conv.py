@@ -38,7 +38,7 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue, shared: int = 1) -> tuple[
         mr=mr,
         nv=nv,
         pointers=range(3, mr + shared - 1, 3),
-        products=_products(mr, nv, epilogue, shared, size),
+        products=tile_products(mr, nv, epilogue, shared, size),
         advance=size if shared == 1 else f"{shared} * {size}",
         ctype=epilogue.ctype,
         epilogue=epilogue_text(mr, nv, epilogue, "scale" if epilogue.short else "(const float*)mult"),
@@ -48,7 +48,7 @@ def tile_helper(mr: int, nv: int, epilogue: Epilogue, shared: int = 1) -> tuple[
     return (*epilogue.helpers, CFunction(name, text))
 
 
-def _products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) -> list[str]:
+def tile_products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) -> list[str]:
     """Statements of one step along the channels: weights of each kernel column, then pixel after pixel."""
     isa = epilogue.isa
     lines: list[str] = []
@@ -69,7 +69,7 @@ def _products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) -> l
 
 
 @dataclass(frozen=True)
-class _Lines:
+class Lines:
     """The pixels of a plane as equal lines: where they start and how they step (bytes, elements)."""
 
     count: int
@@ -89,19 +89,19 @@ def is_flat(shape: ConvShape, residual: Residual | None) -> bool:
     return pointwise and shape.x.dense and shape.y.dense and (residual is None or residual.plane.dense)
 
 
-def _lines(
+def lines_of(
     isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int, residual: Residual | None, schedule: Schedule
-) -> _Lines:
+) -> Lines:
     x, y = shape.x, shape.y
     sh, sw = shape.strides
     if is_flat(shape, residual):
         pixels = y.batch * y.height * y.width
         length = chosen_length(schedule, isa, pixels, channels, runs, dwords)
         steps = length * x.channels, 0, length * y.channels, x.channels
-        return _Lines(pixels // length, length, pixels, 0, *steps, flat=True)
+        return Lines(pixels // length, length, pixels, 0, *steps, flat=True)
     if schedule.line is not None:
         raise schedule.reject("its lines are the rows of an image")
-    return _Lines(
+    return Lines(
         y.batch * y.height, y.width, y.height,
         x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def conv_cycles(shape: ConvShape, isa: Isa, residual: Residual | None = None) ->
     """Clock cycles that `conv_code` expects of its products and epilogues."""
     layout = runs_of(shape)
     depth = len(layout.offsets), layout.dwords
-    lines = _lines(isa, shape, *depth, layout.outputs, residual, BY_MODEL)
+    lines = lines_of(isa, shape, *depth, layout.outputs, residual, BY_MODEL)
     widths = split_channels(isa, layout.outputs, lines.length, *depth)
     shared = shared_columns(isa, shape, widths, layout.per_tap)
     line = sum(cover_line(isa.dot, lines.length, nv, *depth, shared).cycles for nv in widths)
@@ -195,7 +195,7 @@ def conv_code(
     residual, f32 = requantization.residual, requantization.dtype == "f32"
     packable = layout.weights(weights, shape.groups)
     isa = isa.for_weights(np.concatenate(packable))
-    lines = _lines(isa, shape, len(runs), dwords, outputs, residual, schedule)
+    lines = lines_of(isa, shape, len(runs), dwords, outputs, residual, schedule)
     widths = chosen_widths(schedule, isa, outputs, lines.length, len(runs), dwords)
     shared = shared_columns(isa, shape, widths, layout.per_tap)
     covers = chosen_covers(schedule, isa, widths, lines.length, len(runs), dwords, shared)

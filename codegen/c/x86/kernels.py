@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.kernel import NO_HALO, Buffer, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable.recurrent import Gru, Lstm
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
+from qcomp.codegen.c.x86.dynamic import dynamic_gemm_code
 from qcomp.codegen.c.x86.elementwise import (
     Scalars,
     add_code,
@@ -24,6 +26,7 @@ from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code, quanti
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
+from qcomp.codegen.c.x86.recurrent import packed_state_weights
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
@@ -170,6 +173,44 @@ class QGemm(_Products):
 
     def weights(self, node: Node) -> Int8:
         return node.input(1).array[:, None, None, :]
+
+
+class DynamicGemm(X86Kernel):
+    """Rows that were quantized at run time; weights with zero points are left to portable code."""
+
+    kind, op = "dynamic_gemm", "dynamic_qgemm"
+
+    def fits(self, node: Node) -> bool:
+        zeros = node.optional(6)
+        centred = zeros is None or (zeros.is_constant and not zeros.array.any())
+        moving = not any(node.input(i).is_constant for i in range(3))
+        return centred and moving and all_constant(node, 3, 4, 5)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, bias = request.node, request.node.optional(5)
+        shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
+        return dynamic_gemm_code(
+            shape, node.input(3).array, node.input(4).array, None if bias is None else bias.array,
+            bool(node.input(1).shape), self.isa, request.symbol,
+        )  # fmt: skip
+
+
+class _Layer(X86Kernel):
+    """A recurrent layer whose weights are int8; before the portable one in the order of bases."""
+
+    def fits(self, node: Node) -> bool:
+        return node.input(1).dtype is DType.I8 and all_constant(node, 1, 4)
+
+    def packed(self, weights: np.ndarray, gates: int) -> tuple[np.ndarray, tuple[CFunction, ...]]:
+        return packed_state_weights(self.isa, weights, gates)
+
+
+class VectorLstm(_Layer, Lstm):
+    kind = "lstm"
+
+
+class VectorGru(_Layer, Gru):
+    kind = "gru"
 
 
 class _Tiles(_Products):
@@ -389,7 +430,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    QConv2d, QGemm, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize, MaxPool, QAveragePool,
-    Interleave, Transpose, *TRANSFORMER_ROWS,
+    QConv2d, QGemm, DynamicGemm, VectorLstm, VectorGru, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize,
+    MaxPool, QAveragePool, Interleave, Transpose, *TRANSFORMER_ROWS,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))
