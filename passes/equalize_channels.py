@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,12 +21,16 @@ _HOMOGENEOUS = frozenset({"relu", "leaky_relu", "max_pool", "avg_pool", "identit
 
 @dataclass(frozen=True)
 class Site:
-    """A value whose channels may be scaled: `source` computes it, up to homogeneous ops; only `readers` use it."""
+    """A value whose channels may be scaled: `source` computes it, up to homogeneous ops; only `readers` use it.
+
+    `scaled` are the values from the source's result to `value`, both included.
+    """
 
     value: Value
     axis: int
     source: Node
     readers: tuple[Node, ...]
+    scaled: tuple[Value, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -44,10 +47,11 @@ def _site(graph: Graph, source: Node) -> Site | None:
         return None
     value = source.output
     axis = value.type.rank - 1 if source.op.name == "layer_norm" else channel_axis(source)
+    scaled = [value]
     while not graph.is_output(value):
         users = graph.users(value)
         if users and all(_can_multiply(user, value, axis) for user in users):
-            return Site(value, axis, source, users)
+            return Site(value, axis, source, users, tuple(scaled))
         user = graph.sole_user(value)
         if user is None:
             return None
@@ -56,6 +60,7 @@ def _site(graph: Graph, source: Node) -> Site | None:
         elif user.op.name not in _HOMOGENEOUS or user.output.type.rank != value.type.rank:
             return None
         value = user.output
+        scaled.append(value)
     return None
 
 

@@ -210,12 +210,14 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     if samples is not None and (points or float_weights or not given):
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
+        calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
         few = () if given else refinement_samples(graph, data)
-        equalized = find_equalizations(graph, few, options.per_tensor) if few else ()
+        equalized = find_equalizations(graph, few, options.per_tensor)
         if equalized:
             graph = _run(graph, [EqualizeChannels({e.value: e.factors for e in equalized})], options)
-            model = to_onnx(graph)
-        calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
+            scaled = [name for e in equalized for name in e.scaled if name in points]
+            again = calibrate(to_onnx(graph), data, scaled, options.method)
+            calibration = replace(calibration, observers={**calibration.observers, **again.observers})
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}

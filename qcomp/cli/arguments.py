@@ -47,6 +47,9 @@ Calibrate = Annotated[
 Method = Annotated[
     str, typer.Option("--method", help="How ranges are chosen: minmax, percentile[:99.99], entropy or mse.")
 ]
+EffortLevel = Annotated[
+    str, typer.Option("--effort", help="normal, or high: weights are rounded by their results, which takes longer.")
+]
 PerTensor = Annotated[bool, typer.Option("--per-tensor", help="One scale a weight tensor, not one a channel.")]
 ImageMean = Annotated[
     str | None, typer.Option("--image-mean", metavar="M[,M,M]", show_default=False,

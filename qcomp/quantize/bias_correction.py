@@ -1,8 +1,8 @@
 """Bias correction: what quantization does to the mean of a layer's results is taken off its bias.
 
-Layer after layer, each on what the quantized layers before it really give, so that errors which cancel are not corrected
-twice (Nagel et al. 2019, section 4.2, with data).  The mean is that of what the next layer reads: behind the activation
-function, which turns noise into a mean of its own, and behind the clipping of the grids.
+Layer after layer, each on what the quantized layers before it really give, so that errors which cancel are not
+corrected twice (Nagel et al. 2019, section 4.2, with data).  The mean is that of what the next layer reads: behind the
+activation function, which turns noise into a mean of its own, and behind the clipping of the grids.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from qcomp.ir.types import TensorType
 from qcomp.passes.integer_regions import is_unary, scalar_operand
 from qcomp.quantize.positions import Float64Array, distinct_weights, rows_of
 
-_ROUNDS = 4
-_MOST_ROWS = 4096
+_ROUNDS = 3
+_MOST_ROWS = 2048
 # Where the activation is flatter than this on average, a step of the bias is no longer than that.
 _LEAST_SLOPE = 0.25
 
@@ -66,6 +66,7 @@ def correction(
         bias = _solve(expected, actual, weights, exact_chain, found_chain)
     else:
         bias = -(weights @ error)
+    bias = np.where(np.isfinite(bias), bias, 0.0)  # an infinite mask has no mean
     power = max(float((weights @ expected.astype(np.float64) ** 2).sum()), 1e-30)
     before, after = (float((weights @ e**2).sum()) / power for e in (error, error + bias))
     return Correction(bias.astype(np.float32), before, after)

@@ -1,8 +1,9 @@
 """Which channels to equalize, and by what factors: those that lower the error of the layers that read them.
 
-A factor for each channel moves from an activation into the weights behind it: s = r^a / w^(1 - a), r and w the channel's
-largest activation and weight (SmoothQuant's formula, Xiao et al. 2022; a = 1/2 is cross-layer equalization, Nagel et
-al. 2019, on activations that were seen instead of weights).  Each exponent is tried on samples; none is a choice too.
+A factor for each channel moves from an activation into the weights behind it: s = r^a / w^(1 - a), r and w the
+channel's largest activation and weight (SmoothQuant's formula, Xiao et al. 2022; a = 1/2 is cross-layer equalization,
+Nagel et al. 2019, on activations that were seen instead of weights).  Each exponent is tried on samples; none is a
+choice too.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ _MOST = 256.0
 
 @dataclass(frozen=True)
 class Equalized:
-    """What was found for a value: the factors of its channels, and the readers' noise before and after (shares)."""
+    """What was found for a value: the factors of its channels, and the readers' noise before and after (shares).
+
+    `scaled` names all values that the factors change.
+    """
 
     value: str
+    scaled: tuple[str, ...]
     exponent: float
     factors: np.ndarray
     before: float
@@ -45,7 +50,7 @@ def find_equalizations(
     """Values of a float graph whose channels are better divided by factors before they get a grid, by samples."""
     found = []
     replay = Replay(graph, samples)
-    for site in equalizable(graph):
+    for site in equalizable(graph) if samples else ():
         replay.keep(site.value)
         producer = site.value.producer
         assert producer is not None
@@ -64,7 +69,8 @@ def _best(site: Site, tensors: Tensors, per_tensor: bool) -> Equalized | None:
     exponent, noise = min(zip(candidates, noises, strict=True), key=lambda pair: pair[1])
     if not noise < _WORTH * noises[0]:
         return None
-    return Equalized(site.value.name, exponent, candidates[exponent], noises[0], noise)
+    names = tuple(value.name for value in site.scaled)
+    return Equalized(site.value.name, names, exponent, candidates[exponent], noises[0], noise)
 
 
 def _factors(site: Site, tensors: Tensors, exponent: float) -> np.ndarray:
@@ -81,7 +87,7 @@ def _factors(site: Site, tensors: Tensors, exponent: float) -> np.ndarray:
             axis = 1 if node.op.name == "gemm" and node.attrs["trans_b"] else 0
             largest = np.moveaxis(flat, axis, 0).reshape(site.channels, -1).max(axis=1)
         weights = np.maximum(weights, largest)
-    usable = (seen > 0) & (weights > 0)
+    usable = np.isfinite(seen) & (seen > 0) & (weights > 0)
     factors = np.ones(site.channels)
     factors[usable] = seen[usable] ** exponent / weights[usable] ** (1.0 - exponent)
     if usable.any():

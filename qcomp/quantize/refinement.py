@@ -19,7 +19,7 @@ from qcomp.quantize.samples import Samples as SampleSet
 Samples = Sequence[Mapping[str, np.ndarray]]
 
 _MOST_NAMES = 3
-_MOST_SAMPLES, _FEWEST = 32, 4
+_MOST_SAMPLES, _FEWEST = 16, 4
 _MEMORY = 1 << 30
 
 
@@ -57,8 +57,9 @@ def refine(
         if original.output.shape != node.output.shape:
             continue
         if rounding:
-            if node.input(0).producer is not None:
-                replay.advance(node.input(0).producer)
+            producer = node.input(0).producer
+            if producer is not None:
+                replay.advance(producer)
             better = rounded_weights(node, replay.held[node.input(0)])
             if better is not None:
                 weights[name] = better
@@ -106,7 +107,7 @@ class Quality:
 
 
 def refinement_samples(graph: Graph, samples: SampleSet) -> tuple[dict[str, np.ndarray], ...]:
-    """Some of the samples, evenly spread: at most 32, and as many as a gigabyte of activations allows, at least 4."""
+    """Some of the samples, evenly spread: at most 16, and as many as a gigabyte of activations allows, at least 4."""
     sizes = sorted((4 * value.type.elements for node in graph.nodes for value in node.outputs), reverse=True)
     # What is held at a time, of two graphs: seldom more than three of the largest.
     count = min(len(samples), max(_FEWEST, min(_MOST_SAMPLES, _MEMORY // max(1, 6 * max(sizes, default=1)))))

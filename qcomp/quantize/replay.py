@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import onnxruntime
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.onnx_export import to_onnx
@@ -38,6 +37,8 @@ def subgraph(graph: Graph, nodes: Sequence[Node], outputs: Iterable[Value]) -> G
 
 def run_float(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]], threads: int = 2) -> dict[str, Tensors]:
     """Outputs of a graph of float ops and fake quantization for each sample, by name; onnxruntime runs it."""
+    import onnxruntime  # slow to import, and only needed here
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
