@@ -211,7 +211,8 @@ def test_rows_are_thinned_out_alike_in_every_tensor() -> None:
 
 def test_samples_are_spread_over_the_set() -> None:
     graph = badly_scaled()
-    data = samples_of(np.arange(100, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 8, 8), np.float32), _specs())
+    numbers = np.arange(100, dtype=np.float32).reshape(-1, 1, 1, 1)
+    data = samples_of(numbers * np.ones((1, 3, 8, 8), np.float32), _specs())
     found = [float(s["x"].flat[0]) for s in refinement_samples(graph, data)]
     assert len(found) == 16 and found[0] == 0.0 and found[-1] == 99.0
 
