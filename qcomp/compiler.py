@@ -47,6 +47,7 @@ from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.equalization import find_equalizations
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.refinement import Quality, refine, refinement_samples
@@ -80,7 +81,7 @@ class Options:
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     """
 
-    method: str = "mse"
+    method: str = "auto"
     effort: str = "normal"
     per_tensor: bool = False
     require_int8: bool = False
@@ -221,13 +222,15 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
+        choices = choose_ranges(graph, plan_quantization(graph), calibration, few) if options.method == "auto" else ()
+        ranges.update((choice.tensor, choice.range) for choice in choices)
         exact = graph
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
         if few:
             found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
             graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
             if options.on_quality is not None:
-                options.on_quality(Quality(equalized, found))
+                options.on_quality(Quality(equalized, found, choices))
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 

@@ -83,7 +83,7 @@ def compile_model(
     calibrate: Calibrate = None,
     shape: Shapes = None,
     float: Float = False,
-    method: Method = "mse",
+    method: Method = "auto",
     effort: EffortLevel = "normal",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,

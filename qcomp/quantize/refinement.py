@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from qcomp.ir.graph import Graph, Node
 from qcomp.passes.adjust_products import is_adjustable, replace_weights
 from qcomp.passes.matching import channel_axis
 from qcomp.quantize.bias_correction import Correction, correction, functions_behind
+from qcomp.quantize.choice import CANDIDATES, Choice
 from qcomp.quantize.equalization import Equalized
 from qcomp.quantize.replay import Replay
 from qcomp.quantize.rounding import rounded_weights
@@ -86,6 +88,7 @@ class Quality:
 
     equalized: tuple[Equalized, ...]
     refinement: Refinement
+    choices: tuple[Choice, ...] = ()
 
     def lines(self) -> list[str]:
         lines = []
@@ -93,6 +96,10 @@ class Quality:
             names = ", ".join(f"%{e.value}" for e in self.equalized[:_MOST_NAMES])
             more = len(self.equalized) - _MOST_NAMES
             lines.append(f"channels equalized: {names}{f' and {more} more' if more > 0 else ''}")
+        others = Counter(choice.method for choice in self.choices if choice.method != CANDIDATES[0][0])
+        if others:
+            counted = ", ".join(f"{count} by {method}" for method, count in sorted(others.items()))
+            lines.append(f"ranges of {len(self.choices)} tensors by mse, but {counted}")
         found = self.refinement.corrections
         if self.refinement.weights:
             lines.append(f"weights of {len(self.refinement.weights)} of {len(found)} layers rounded by their results")
