@@ -32,7 +32,7 @@ CANDIDATES: tuple[tuple[str, float], ...] = (
     ("minmax", 1.0),
 )
 # Another range than the first must lower the error by this share.
-_WORTH = 0.75
+_WORTH = 0.97
 _MOST_ROWS = 4096
 _MOST_SAMPLES = 8
 
