@@ -18,12 +18,14 @@ from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.types import DType
+from qcomp.passes.adjust_products import AdjustProducts
 from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
+from qcomp.passes.equalize_channels import EqualizeChannels
 from qcomp.passes.expand_attention import ExpandAttention
 from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.fold_constants import FoldConstants
@@ -49,7 +51,10 @@ from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.choice import choose_ranges
+from qcomp.quantize.equalization import find_equalizations
 from qcomp.quantize.inputs import inputs_of
+from qcomp.quantize.refinement import Quality, refine, refinement_samples
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
 from qcomp.targets import Target, levels, native
@@ -59,6 +64,8 @@ if TYPE_CHECKING:
     import onnx
 
 Progress = Callable[[str, int, int], None]
+
+EFFORTS = ("normal", "high")
 
 
 @runtime_checkable
@@ -75,10 +82,12 @@ class Options:
 
     `dynamic`: products with constant float weights quantize their input at run time, without calibration data.
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
+    `effort` "high" rounds weights by what that does to results, for some time more ("normal": to the nearest).
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     """
 
-    method: str = "mse"
+    method: str = "auto"
+    effort: str = "normal"
     per_tensor: bool = False
     dynamic: bool = False
     require_int8: bool = False
@@ -90,8 +99,11 @@ class Options:
     on_pass: Callable[[PassRecord], None] | None = field(default=None, compare=False)
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
     on_calibration: Callable[[Calibration], None] | None = field(default=None, compare=False)
+    on_quality: Callable[[Quality], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise QcompError(f"unknown effort {self.effort!r}", where="Options", fix=f"use {' or '.join(EFFORTS)}")
         if isinstance(self.levels, str):
             raise QcompError(
                 f"levels is the text {self.levels!r}, not a tuple of names", where="Options",
@@ -212,10 +224,25 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         model = to_onnx(graph)
         data = samples_of(samples, inputs_of(model))
         calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
+        few = () if given else refinement_samples(graph, data)
+        equalized = find_equalizations(graph, few, options.per_tensor)
+        if equalized:
+            graph = _run(graph, [EqualizeChannels({e.value: e.factors for e in equalized})], options)
+            scaled = [name for e in equalized for name in e.scaled if name in points]
+            again = calibrate(to_onnx(graph), data, scaled, options.method)
+            calibration = replace(calibration, observers={**calibration.observers, **again.observers})
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
+        choices = choose_ranges(graph, plan_quantization(graph), calibration, few) if options.method == "auto" else ()
+        ranges.update((choice.tensor, choice.range) for choice in choices)
+        exact = graph
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), *_weight_grids(options)], options)
+        if few:
+            found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
+            graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
+            if options.on_quality is not None:
+                options.on_quality(Quality(equalized, found, choices))
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 

@@ -45,7 +45,10 @@ Calibrate = Annotated[
                  help="An .npz or .npy whose first axis counts samples, a folder of them, or a folder of images."),
 ]  # fmt: skip
 Method = Annotated[
-    str, typer.Option("--method", help="How ranges are chosen: minmax, percentile[:99.99], entropy or mse.")
+    str, typer.Option("--method", help="How ranges are chosen: auto, minmax, percentile[:99.99], entropy or mse.")
+]
+EffortLevel = Annotated[
+    str, typer.Option("--effort", help="normal, or high: weights are rounded by their results, which takes longer.")
 ]
 PerTensor = Annotated[bool, typer.Option("--per-tensor", help="One scale a weight tensor, not one a channel.")]
 ImageMean = Annotated[

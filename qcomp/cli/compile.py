@@ -12,6 +12,7 @@ import typer
 from qcomp.cli.arguments import (
     Calibrate,
     Compiler,
+    EffortLevel,
     ImageMean,
     ImageOrder,
     ImageResize,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from qcomp.ir.graph import Graph
     from qcomp.quantize.calibration import Calibration
     from qcomp.quantize.check import Finding
+    from qcomp.quantize.refinement import Quality
     from qcomp.quantize.samples import Samples
 
 
@@ -90,7 +92,8 @@ def compile_model(
     shape: Shapes = None,
     float: Float = False,
     dynamic: Dynamic = False,
-    method: Method = "mse",
+    method: Method = "auto",
+    effort: EffortLevel = "normal",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
     image_std: ImageStd = None,
@@ -143,6 +146,7 @@ def compile_model(
         named = tuple(name.strip() for name in levels.split(",")) if levels is not None else ()
         held = levels_of(machine, named)
         method_named(method)
+        Options(effort=effort)
         measured = read_tuning_of(Options(tuning=tuning), held)
         if emit is Emit.LIB:
             machine.compiler_flags(find_compiler(cc).kind)
@@ -153,8 +157,10 @@ def compile_model(
             samples = samples_for(graph, calibrate, *images)
         _check_quantization(model, graph, samples, float, dynamic)
         calibrations: list[Calibration] = []
+        qualities: list[Quality] = []
         options = Options(
             method=method,
+            effort=effort,
             per_tensor=per_tensor,
             dynamic=dynamic,
             require_int8=require_int8,
@@ -164,6 +170,7 @@ def compile_model(
             levels=named,
             progress=progress,
             on_calibration=calibrations.append,
+            on_quality=qualities.append,
             print_after=print_step if print_after_all else None,
         )
         artifact = compile(graph, target=target, calibration=samples, options=options)
@@ -177,6 +184,7 @@ def compile_model(
     if quiet:
         return
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
+    facts["quality"] = [line for quality in qualities for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
@@ -260,6 +268,8 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"calibration: {finding['message']} ({finding['code']})")
     if len(facts["findings"]) > _MOST_FINDINGS:
         print(f"calibration: {len(facts['findings']) - _MOST_FINDINGS} more findings; --json lists all")
+    for line in facts["quality"]:
+        print(f"calibration: {line}")
     for note in facts["notes"]:
         print(f"note: {note}")
     nodes, macs = facts["nodes"], facts["macs"]

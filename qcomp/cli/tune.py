@@ -54,7 +54,7 @@ def tune(
     target: TargetName = "native",
     calibrate: Calibrate = None,
     shape: Shapes = None,
-    method: Method = "mse",
+    method: Method = "auto",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
     image_std: ImageStd = None,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
+from qcomp.quantize.auto import Auto
 from qcomp.quantize.entropy import Entropy
 from qcomp.quantize.histogram import Density, Histogram
 from qcomp.quantize.leaders import Leaders
@@ -34,6 +35,7 @@ class Method(Protocol):
 
 
 METHODS: dict[str, Callable[..., Method]] = {
+    "auto": Auto,
     "minmax": MinMax,
     "percentile": Percentile,
     "entropy": Entropy,
@@ -42,7 +44,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 
 
 def method_named(spec: str | Method) -> Method:
-    """The method "minmax", "percentile", "percentile:99.9", "entropy" or "mse"; QcompError for others."""
+    """The method "auto", "minmax", "percentile", "percentile:99.9", "entropy" or "mse"; QcompError for others."""
     if not isinstance(spec, str):
         return spec
     name, _, option = spec.partition(":")

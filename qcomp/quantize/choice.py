@@ -1,0 +1,198 @@
+"""Which range suits each tensor: the one whose rounding and clipping does least to the layers that read the tensor.
+
+The mean squared error of a tensor alone does not know that one layer makes much of its small values and another of its
+large ones.  So every candidate is tried: the tensor on its grid, and the layers behind it on that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcomp.ir.affine import affine_parameters
+from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.types import DType, Quantization
+from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, is_unary
+from qcomp.passes.matching import channel_axis
+from qcomp.passes.quantization_plan import QuantizationPlan
+from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.positions import distinct_weights, rows_of
+from qcomp.quantize.replay import Replay, Tensors, run_float
+
+# Each with a factor on the range it gives.
+CANDIDATES: tuple[tuple[str, float], ...] = (
+    ("mse", 1.0),
+    ("mse", 0.9),
+    ("mse", 0.7),
+    ("percentile:99.99", 1.0),
+    ("percentile:99.9", 1.0),
+    ("minmax", 1.0),
+)
+# Another range than the first must lower the error by this share.
+_WORTH = 0.97
+_MOST_ROWS = 4096
+_MOST_SAMPLES = 8
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The range of a tensor, the candidate it comes from, and the noise behind it: by the first candidate, by this."""
+
+    tensor: str
+    method: str
+    range: Span
+    before: float
+    after: float
+
+
+def choose_ranges(
+    graph: Graph, plan: QuantizationPlan, calibration: Calibration, samples: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[Choice, ...]:
+    """A range for the points of a float graph; tensors that share a grid take the same candidate.
+
+    Without samples there is nothing to choose by.  Tensors with attention masks, and those without any value, are left
+    out.
+    """
+    if not samples:
+        return ()
+    spans = {v: found for v in plan.points if (found := _candidates(calibration, v.name)) is not None}
+    noises = _noises(graph, spans, samples[:: max(1, len(samples) // _MOST_SAMPLES)])
+    choices = []
+    for members in plan.members().values():
+        if not all(value in spans for value in members):
+            continue
+        totals = np.sum([noises[value] for value in members], axis=0)
+        best = int(np.argmin(totals))
+        if not totals[best] < _WORTH * totals[0]:
+            best = 0
+        for value in members:
+            choices.append(Choice(value.name, _label(best), spans[value][best], noises[value][0], noises[value][best]))
+    return tuple(choices)
+
+
+def _label(index: int) -> str:
+    method, factor = CANDIDATES[index]
+    return method if factor == 1.0 else f"{method} × {factor:g}"
+
+
+def _candidates(calibration: Calibration, name: str) -> list[Span] | None:
+    observer = calibration.observers.get(name)
+    if observer is None or observer.extremes.count == 0 or observer.masked:
+        return None
+    ranges = {method: observer.range(method) for method in dict.fromkeys(m for m, _ in CANDIDATES)}
+    return [(ranges[m][0] * factor, ranges[m][1] * factor) for m, factor in CANDIDATES]
+
+
+def readers(graph: Graph, value: Value) -> tuple[list[Node], list[Value]]:
+    """The nodes from a value to the first results that mix it with other values, and those results."""
+    found: dict[Node, None] = {}
+    results: dict[Value, None] = {}
+    open_values = [value]
+    while open_values:
+        current = open_values.pop()
+        users = [user for user in graph.users(current) if user not in found]
+        if graph.is_output(current):
+            results[current] = None
+        for user in users:
+            found[user] = None
+            passes = is_unary(user) or (user.op.name in MOVEMENT and user.op.name != "concat")
+            for result in user.outputs:
+                if passes:
+                    open_values.append(result)
+                elif result.dtype is DType.F32:
+                    results[result] = None
+    return [node for node in graph.nodes if node in found], list(results)
+
+
+def _noises(
+    graph: Graph, spans: Mapping[Value, Sequence[Span]], samples: Sequence[Mapping[str, np.ndarray]]
+) -> dict[Value, list[float]]:
+    """Noise behind each value for each of its candidates, in shares of what varies there."""
+    behind = {value: readers(graph, value) for value in spans}
+    operands = {value: _operands(value, nodes) for value, (nodes, _) in behind.items()}
+    open_uses: defaultdict[Value, int] = defaultdict(int)
+    for values in operands.values():
+        for operand in values:
+            open_uses[operand] += 1
+    replay = Replay(graph, samples)
+    for operand in open_uses:
+        replay.keep(operand)
+    noises = {}
+    for value, candidates in spans.items():
+        for operand in operands[value]:
+            if operand.producer is not None:
+                replay.advance(operand.producer)
+        held = {operand.name: replay.held[operand] for operand in operands[value]}
+        noises[value] = _tried(value, *behind[value], candidates, held)
+        for operand in operands[value]:
+            open_uses[operand] -= 1
+            if not open_uses[operand]:
+                replay.release(operand)
+    return noises
+
+
+def _operands(value: Value, nodes: Sequence[Node]) -> list[Value]:
+    """What has to be known to compute the nodes: the value itself, and others that they do not compute."""
+    inside = {result for node in nodes for result in node.outputs}
+    read = [v for node in nodes for v in node.inputs if v is not None and not v.is_constant and v not in inside]
+    return list(dict.fromkeys([value, *read]))
+
+
+def _tried(
+    value: Value, nodes: Sequence[Node], results: Sequence[Value], candidates: Sequence[Span], held: dict[str, Tensors]
+) -> list[float]:
+    if not results:
+        return [0.0] * len(candidates)
+    part = Graph("readers")
+    shared: dict[Value, Value] = {value: part.input(value.name, value.type)}
+    exact = _computed(part, nodes, results, {value: shared[value]}, shared)
+    branches = []
+    for lo, hi in candidates:
+        quant = Quantization.per_tensor(*affine_parameters(lo, hi))
+        rounded = part.add("fake_quant", [shared[value]], {"quant": quant}).output
+        branches.append(_computed(part, nodes, results, {value: rounded}, shared))
+    part.outputs = [*exact, *(v for branch in branches for v in branch)]
+    names = [v.name for v in part.inputs]
+    count = len(held[value.name])
+    found = run_float(part, [{name: held[name][i] for name in names} for i in range(count)])
+    totals = [0.0] * len(candidates)
+    for index, result in enumerate(results):
+        producer = result.producer
+        axis = result.type.rank - 1
+        if producer is not None and producer.op.name in PRODUCTS:
+            axis = channel_axis(producer)
+        elif result.type.rank == 4:
+            axis = 1
+        if result.type.rank == 0:
+            continue
+        rows = np.concatenate(rows_of(found[exact[index].name], axis, _MOST_ROWS))
+        weights = distinct_weights(rows)
+        weights /= weights.sum()
+        varies = rows - weights @ rows
+        power = max(float((weights @ varies**2).sum()), 1e-30)
+        for i, branch in enumerate(branches):
+            error = np.concatenate(rows_of(found[branch[index].name], axis, _MOST_ROWS)) - rows
+            # A mean error is bias correction's to take off.
+            totals[i] += float((weights @ (error - weights @ error) ** 2).sum()) / power
+    return totals
+
+
+def _computed(
+    part: Graph, nodes: Sequence[Node], results: Sequence[Value], known: dict[Value, Value], shared: dict[Value, Value]
+) -> list[Value]:
+    """The nodes once more in `part`; `shared` has what all branches read from outside."""
+    local = dict(known)
+    for node in nodes:
+        operands: list[Value | None] = []
+        for v in node.inputs:
+            if v is not None and v not in local and v not in shared:
+                shared[v] = part.constant(v.data, v.name, v.quant) if v.data is not None else part.input(v.name, v.type)
+            operands.append(None if v is None else local.get(v) or shared[v])
+        twin = part.add(node.op.name, operands, dict(node.attrs))
+        local.update(zip(node.outputs, twin.outputs, strict=True))
+    return [local[v] for v in results]
