@@ -22,6 +22,7 @@ from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
+from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
 from qcomp.passes.fit_accumulators import FitAccumulators
@@ -35,6 +36,7 @@ from qcomp.passes.hoist_weight_movement import HoistWeightMovement
 from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
+from qcomp.passes.precision import read_precision
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.remove_no_ops import RemoveNoOps
@@ -71,6 +73,7 @@ class Options:
 
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
+    `precision` maps names of nodes to "int8" or "float32", or is the JSON file of such a mapping.
     """
 
     method: str = "mse"
@@ -78,6 +81,7 @@ class Options:
     require_int8: bool = False
     check_passes: bool = False
     tuning: Tuning | Tuned | str | Path | None = None
+    precision: Mapping[str, str] | str | Path | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
@@ -191,7 +195,7 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
     nothing open, they are not read.
     """
-    graph = _run(graph, canonicalization(), options)
+    graph = _choose_precision(_run(graph, canonicalization(), options), options)
     given = is_quantized(graph)
     plan = plan_quantization(graph)
     points = [v.name for v in plan.points]
@@ -207,9 +211,27 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
+def read_precision_of(options: Options) -> dict[str, str]:
+    """The precision that the options choose for nodes, read if it is a file."""
+    given = options.precision
+    return dict(given) if isinstance(given, Mapping) else {} if given is None else read_precision(Path(given))
+
+
+def _choose_precision(graph: Graph, options: Options) -> Graph:
+    precision = read_precision_of(options)
+    if not precision:
+        return graph
+    if is_quantized(graph):
+        raise QcompError(
+            "the model is quantized already, so no precision can be chosen", where="precision",
+            fix="give the float model, or leave the precision out",
+        )  # fmt: skip
+    return _run(graph, [ChoosePrecision(precision=precision)], options)
+
+
 def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
-    graph = _run(graph, canonicalization(), options)
+    graph = _choose_precision(_run(graph, canonicalization(), options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)

@@ -10,6 +10,7 @@ from qcomp.ir.types import DType
 from qcomp.passes.affine import joins_units
 from qcomp.passes.integer_forms import dequantized
 from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, activations, has_integer_form, is_parameter, is_product
+from qcomp.passes.precision import chosen_float
 
 INTEGER_OPS = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "table"})
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
@@ -88,6 +89,10 @@ _REASONS = {
         "the scale of its result is too small next to those of its operands for a sum in int8 steps",
         "calibrate its result again: it was constant, or nearly",
     ),
+    "chosen-float32": (
+        "it was chosen to stay float32",
+        "choose int8 for it in the precision mapping (--precision) to have it in int8",
+    ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
         "give its operands and its result one scale and zero point",
@@ -153,6 +158,8 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 
 
 def _reason(graph: Graph, node: Node) -> str:
+    if chosen_float(graph, node):
+        return "chosen-float32"
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
     if _is_copy(node):
