@@ -36,7 +36,7 @@ def lowered(**precision: str) -> Graph:
 
 def test_the_choice_is_written_into_the_graph() -> None:
     graph = run_passes(parse_graph(NETWORK), [ChoosePrecision(precision={"second": "float32", "first": "int8"})])
-    assert print_graph(graph).startswith('graph @m {requantize = "float", precision = ["first=int8", "second=float32"]}')
+    assert 'precision = ["first=int8", "second=float32"]}' in print_graph(graph).splitlines()[0]
     assert chosen_precision(parse_graph(print_graph(graph))) == {"first": "int8", "second": "float32"}
 
 

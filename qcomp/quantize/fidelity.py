@@ -1,0 +1,75 @@
+"""How near the outputs of one form of a model are to those of another, sample by sample and over all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcomp.quantize.answers import ARGMAX, Answers, Outputs
+
+
+@dataclass(frozen=True)
+class SampleFidelity:
+    """One sample: energies over all outputs, and which share of the answers is the reference's, and the label's.
+
+    `agrees` and `right` are None where the first output has no answers, or there is no label.
+    """
+
+    signal: float
+    noise: float
+    cosine: float
+    agrees: float | None
+    right: float | None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A sample set.  `sqnr_db`: energy of the reference by energy of the difference, in dB, infinity for the same
+    outputs; `cosine`, `agreement` and `accuracy`: means over the samples."""
+
+    sqnr_db: float
+    cosine: float
+    agreement: float | None
+    accuracy: float | None
+
+    @staticmethod
+    def of(samples: Sequence[SampleFidelity]) -> Fidelity:
+        """Sums are exact, so it does not matter in which order or where the samples were measured."""
+        signal, noise = math.fsum(s.signal for s in samples), math.fsum(s.noise for s in samples)
+        sqnr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
+        cosine = math.fsum(s.cosine for s in samples) / len(samples)
+        return Fidelity(sqnr, cosine, _mean([s.agrees for s in samples]), _mean([s.right for s in samples]))
+
+    def facts(self) -> dict[str, float | None]:
+        """For JSON, which has no infinity: the same outputs have null."""
+        shown = self.sqnr_db if math.isfinite(self.sqnr_db) else None
+        return {"sqnr_db": shown, "cosine": self.cosine, "agreement": self.agreement, "accuracy": self.accuracy}
+
+
+def compare(
+    reference: Outputs, outputs: Outputs, label: NDArray[np.int64] | None = None, answers: Answers = ARGMAX
+) -> SampleFidelity:
+    """The fidelity of one sample's outputs; `label` int64 holds the right answers."""
+    pairs = [(np.asarray(a, np.float32), np.asarray(b, np.float32)) for a, b in zip(reference, outputs, strict=True)]
+    signal, own = (math.fsum(_energy(pair[side]) for pair in pairs) for side in (0, 1))
+    noise = math.fsum(_energy(b - a) for a, b in pairs)
+    # 2 a·b = |a|² + |b|² - |a - b|²
+    cosine = (signal + own - noise) / 2 / math.sqrt(signal * own) if signal > 0 and own > 0 else float(noise == 0)
+    expected, found = answers.of(reference), answers.of(outputs)
+    agrees = None if found is None or expected is None else answers.same(found, expected)
+    right = None if found is None or label is None else answers.same(found, label)
+    return SampleFidelity(signal, noise, cosine, agrees, right)
+
+
+def _energy(array: NDArray[np.float32]) -> float:
+    """The sum of squares; BLAS would take it in an order that depends on its threads."""
+    return float(np.square(array, dtype=np.float64).sum())
+
+
+def _mean(found: Sequence[float | None]) -> float | None:
+    known = [f for f in found if f is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(found) else None
