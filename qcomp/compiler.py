@@ -18,7 +18,6 @@ from qcomp.frontends.onnx import load_onnx
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.types import DType
-from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
@@ -33,7 +32,6 @@ from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_residual import FuseResidual
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
-from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.precision import read_precision
@@ -47,6 +45,7 @@ from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.grids import grid_passes
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
@@ -56,7 +55,15 @@ from qcomp.targets import target as target_named
 if TYPE_CHECKING:
     import onnx
 
+    from qcomp.confirmation import Confirmed
+    from qcomp.quantize.goals import Goal
+    from qcomp.quantize.judging import Judging
+    from qcomp.quantize.mixes import Search
+
 Progress = Callable[[str, int, int], None]
+
+# As a precision: search for one.
+AUTO = "auto"
 
 
 @runtime_checkable
@@ -73,7 +80,8 @@ class Options:
 
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
-    `precision` maps names of nodes to "int8" or "float32", or is the JSON file of such a mapping.
+    `precision` maps names of nodes to "int8" or "float32", or is the JSON file of such a mapping; "auto" searches for
+    one that reaches the `goal`, as `judging` says.
     """
 
     method: str = "mse"
@@ -82,6 +90,8 @@ class Options:
     check_passes: bool = False
     tuning: Tuning | Tuned | str | Path | None = None
     precision: Mapping[str, str] | str | Path | None = None
+    goal: Goal | None = None
+    judging: Judging | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
@@ -102,6 +112,7 @@ class Artifact:
     """A compiled model: the integer graph, what runs on what, and the C sources made from it.
 
     `target` is what the artifact needs at least; `package.levels` are the targets that it has code for, if several.
+    `search` and `confirmed` are there if its mix of precisions was searched for.
     """
 
     graph: Graph = field(repr=False)
@@ -109,6 +120,8 @@ class Artifact:
     target: Target
     package: SourcePackage = field(repr=False)
     options: Options
+    search: Search | None = field(default=None, repr=False)
+    confirmed: Confirmed | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         held = ", ".join(level.name for level in self.package.levels) or self.target.name
@@ -151,9 +164,20 @@ def compile(
     options = replace(options, tuning=tuning)
     _report(options, "import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
+    if options.precision == AUTO:
+        from qcomp.analysis import compile_mix
+
+        return compile_mix(graph, calibration, machine, options, partial(_lowered, graph, calibration, machine, held))
+    return _lowered(graph, calibration, machine, held, options)
+
+
+def _lowered(
+    graph: Graph, calibration: Data | None, machine: Target, held: Sequence[Target], options: Options
+) -> Artifact:
     _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
+    tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
     package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
     return Artifact(graph, found, machine, package, options)
@@ -189,13 +213,18 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
     return load_onnx(model, shapes or {})
 
 
+def canonical(graph: Graph, options: Options = Options()) -> Graph:
+    """The graph in its simplest form, whose nodes' names are those of `Options.precision`."""
+    return _run(graph, canonicalization(), options)
+
+
 def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
     `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
     nothing open, they are not read.
     """
-    graph = _choose_precision(_run(graph, canonicalization(), options), options)
+    graph = _choose_precision(canonical(graph, options), options)
     given = is_quantized(graph)
     plan = plan_quantization(graph)
     points = [v.name for v in plan.points]
@@ -207,13 +236,18 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         if options.on_calibration is not None:
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
 def read_precision_of(options: Options) -> dict[str, str]:
     """The precision that the options choose for nodes, read if it is a file."""
     given = options.precision
+    if given == AUTO:
+        raise QcompError(
+            "only compile and analyze search for a mix", where="precision auto",
+            fix="save the one that they find, and give its file",
+        )  # fmt: skip
     return dict(given) if isinstance(given, Mapping) else {} if given is None else read_precision(Path(given))
 
 
@@ -231,10 +265,10 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
-    graph = _choose_precision(_run(graph, canonicalization(), options), options)
+    graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
     return _run(graph, integer_lowering(), options)
 
 

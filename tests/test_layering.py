@@ -22,6 +22,8 @@ LEVELS = {
     "reports": 4,
     "compiler": 5,
     "tuning": 5,
+    "analysis": 5,
+    "confirmation": 5,
     "zoo": 5,
     "cli": 6,
 }

@@ -1,0 +1,177 @@
+"""The search for a mix of precisions: the layers that int8 harms most for what they cost stay float32, as few as do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qcomp.errors import QcompError
+from qcomp.quantize.fidelity import Fidelity
+from qcomp.quantize.goals import Goal, drop
+from qcomp.reports.costs import Costs
+
+# A layer that costs nothing in float32 comes first, whatever it is worth.
+_LEAST_COST = 1e-9
+# Layers that are tried in int8 again after the bisection, those that cost most first.
+RETURNS = 48
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One mix that was looked at: the layers that stay float32, and what was measured of it.
+
+    `whole` is over all samples that judge, `held` over those that had no part in ranking the layers.  `milliseconds`
+    and `bytes` are by the cost model.
+    """
+
+    floats: tuple[str, ...]
+    whole: Fidelity
+    held: Fidelity
+    milliseconds: float
+    bytes: int
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """`best` reaches the goal; `looked_at` are all mixes in the order in which they were measured."""
+
+    goal: Goal
+    best: Mix
+    looked_at: tuple[Mix, ...]
+    float32: Fidelity
+    order: tuple[str, ...]
+
+    def precision(self) -> dict[str, str]:
+        """Every layer with its precision, in the order of the graph."""
+        return {name: "float32" if name in self.best.floats else "int8" for name in self.order}
+
+    def candidates(self) -> list[Mix]:
+        """The best mix, then those that reach the goal too and are more accurate, the fastest first."""
+        others = [mix for mix in self.looked_at if mix.reached and mix.whole.sqnr_db > self.best.whole.sqnr_db]
+        return [self.best, *sorted(others, key=lambda mix: mix.milliseconds)]
+
+    def front(self) -> tuple[Mix, ...]:
+        """The mixes that no other one beats in both noise and time, the fastest first."""
+        ordered = sorted(self.looked_at, key=lambda m: (m.milliseconds, -m.whole.sqnr_db))
+        front: list[Mix] = []
+        for mix in ordered:
+            if not front or mix.whole.sqnr_db > front[-1].whole.sqnr_db:
+                front.append(mix)
+        return tuple(front)
+
+
+Measure = Callable[[tuple[str, ...]], tuple[Fidelity, Fidelity]]
+Confirm = Callable[[Mix], bool]
+
+
+@dataclass
+class _Looked:
+    """Mixes by their float layers, each measured once."""
+
+    names: Sequence[str]
+    goal: Goal
+    costs: Costs
+    measure: Measure
+    float32: tuple[Fidelity, Fidelity]
+    progress: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        self.found: dict[frozenset[str], Mix] = {}
+
+    def at(self, floats: frozenset[str]) -> Mix:
+        if floats not in self.found:
+            ordered = tuple(name for name in self.names if name in floats)
+            whole, held = self.measure(ordered)
+            near = self.goal.accurate(whole, self.float32[0]) and self.goal.accurate(held, self.float32[1])
+            reached = near and self.goal.affordable(self.costs, floats)
+            costs = self.costs.milliseconds(floats), self.costs.bytes(floats)
+            self.found[floats] = Mix(ordered, whole, held, *costs, reached)
+            self.progress(len(self.found))
+        return self.found[floats]
+
+    def near(self, floats: frozenset[str]) -> bool:
+        """Whether the mix is accurate enough, whatever it costs."""
+        mix = self.at(floats)
+        return self.goal.accurate(mix.whole, self.float32[0]) and self.goal.accurate(mix.held, self.float32[1])
+
+
+def search(
+    names: Sequence[str],
+    harm: Mapping[str, float],
+    goal: Goal,
+    costs: Costs,
+    measure: Measure,
+    float32: tuple[Fidelity, Fidelity],
+    progress: Callable[[int], None] = lambda looked_at: None,
+) -> Search:
+    """The mix that reaches the goal: the cheapest one that is accurate enough, or the most accurate one that is cheap
+    enough.
+
+    `names`: the layers in the order of the graph.  `harm`: the noise that each of them brings alone.  `measure` gives
+    the fidelity of a mix, given by its float layers, over all samples and over the held ones; `float32` that of the
+    float model.  QcompError if no mix that was found reaches the goal.
+    """
+    looked = _Looked(names, goal, costs, measure, float32, progress)
+    cost = {name: max(costs.milliseconds({name}) - costs.milliseconds(()), _LEAST_COST) for name in names}
+    order = sorted(names, key=lambda name: -harm[name] / cost[name])
+    if goal.bounds_accuracy:
+        best = _cheapest(looked, order, cost)
+    else:
+        best = _most_accurate(looked, order)
+    if not best.reached:
+        raise _out_of_reach(looked, best)
+    return Search(goal, best, tuple(looked.found.values()), float32[0], tuple(names))
+
+
+def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) -> Mix:
+    """The shortest beginning of the order that is accurate enough, less what turns out not to be needed."""
+    few, many = -1, len(order)
+    step = 0
+    while few + 1 < many:  # beginnings of 0, 1, 3, 7, ... layers first: most models need few
+        at = min(step, (few + 1 + many) // 2) if step < many else (few + 1 + many) // 2
+        at = max(few + 1, min(at, many - 1))
+        if looked.near(frozenset(order[:at])):
+            many = at
+        else:
+            few, step = at, 2 * step + 1
+    floats = frozenset(order[:many])
+    looked.at(floats)
+    for name in sorted(floats, key=lambda name: -cost[name])[:RETURNS]:
+        if looked.near(floats - {name}):
+            floats -= {name}
+    return looked.at(floats)
+
+
+def _most_accurate(looked: _Looked, order: Sequence[str]) -> Mix:
+    """Float layers in order, as many as the costs allow; the best of the mixes on the way."""
+    floats: frozenset[str] = frozenset()
+    ways = [floats]
+    for name in order:
+        if looked.goal.affordable(looked.costs, floats | {name}):
+            floats |= {name}
+            ways.append(floats)
+    picked = {0, len(ways) - 1} | {2**i - 1 for i in range(len(ways).bit_length()) if 2**i <= len(ways)}
+    mixes = [looked.at(ways[index]) for index in sorted(picked)]
+    return max(mixes, key=lambda mix: (mix.reached, mix.whole.sqnr_db))
+
+
+def _out_of_reach(looked: _Looked, best: Mix) -> QcompError:
+    goal, floats = looked.goal, frozenset(best.floats)
+    if goal.bounds_accuracy and not looked.near(floats):
+        what = f"float32 itself does not reach {goal} on these samples"
+    else:
+        size = f"{best.bytes} bytes of constants"
+        time = f"{best.milliseconds:.3g} ms and " if looked.costs.timed else ""
+        near = f", {drop_text(best.whole, looked.float32[0])}" if goal.bounds_accuracy else ""
+        kept = f"with {len(floats)} of {len(looked.names)} layers in float32" if floats else "with everything in int8"
+        what = f"no mix reaches {goal}: the cheapest found takes {time}{size}{near}, {kept}"
+    return QcompError(what, where="precision auto", fix="loosen a bound")
+
+
+def drop_text(found: Fidelity, float32: Fidelity) -> str:
+    """`29.1 dB, 0.52% below float32`."""
+    noise = f"{found.sqnr_db:.1f} dB"
+    if found.accuracy is None and found.agreement is None:
+        return noise
+    return f"{noise}, {drop(found, float32):.2%} below float32"
