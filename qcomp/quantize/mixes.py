@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qcomp.errors import QcompError
 from qcomp.quantize.fidelity import Fidelity
-from qcomp.quantize.goals import Goal, drop
+from qcomp.quantize.goals import Goal, drop_text
 from qcomp.reports.costs import Costs
 
 # A layer that costs nothing in float32 comes first, whatever it is worth.
@@ -167,11 +167,3 @@ def _out_of_reach(looked: _Looked, best: Mix) -> QcompError:
         kept = f"with {len(floats)} of {len(looked.names)} layers in float32" if floats else "with everything in int8"
         what = f"no mix reaches {goal}: the cheapest found takes {time}{size}{near}, {kept}"
     return QcompError(what, where="precision auto", fix="loosen a bound")
-
-
-def drop_text(found: Fidelity, float32: Fidelity) -> str:
-    """`29.1 dB, 0.52% below float32`."""
-    noise = f"{found.sqnr_db:.1f} dB"
-    if found.accuracy is None and found.agreement is None:
-        return noise
-    return f"{noise}, {drop(found, float32):.2%} below float32"
