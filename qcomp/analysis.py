@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _DEFAULTS = Options()
 _AS_CALIBRATED = Judging()
 
+# Samples that rank the layers, at most; half of them where there are fewer than twice as many.
+RANKING = 32
 # Artifacts that are built at most until one confirms what its simulation promised.
 _BUILDS = 4
 
@@ -117,7 +119,7 @@ def analyze(
         names = [layer.name for layer in setup.study.layers]
         variants = [(kind, name) for kind in (ALONE, WITHOUT) for name in names]
         measured = setup.measured(variants, range(len(setup.samples)))
-        costs = modelled_costs(setup.study.graph, names, machine)
+        costs = modelled_costs(setup.study.graph, machine)
         rows = sensitivities(setup.study, measured)
         found = None
         if goal is not None:
@@ -144,7 +146,7 @@ def compile_mix(
         names = [layer.name for layer in setup.study.layers]
         measured = setup.measured([(ALONE, name) for name in names], _ranking(setup))
         harm = {name: _noise(measured.variants[ALONE, name]) for name in names}
-        found = _search(setup, harm, modelled_costs(setup.study.graph, names, target), goal)
+        found = _search(setup, harm, modelled_costs(setup.study.graph, target), goal)
         judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
         for mix in found.candidates()[:_BUILDS]:
             chosen = replace(found, best=mix)
@@ -193,7 +195,8 @@ def _search(setup: _Setup, harm: Mapping[str, float], costs: Costs, goal: Goal) 
 
 def _ranking(setup: _Setup) -> range:
     """The samples that rank the layers; the others have a say of their own on every mix."""
-    return range(0, len(setup.samples), 2)
+    count = len(setup.samples)
+    return range(0, count, max(2, -(-count // RANKING)))
 
 
 @contextmanager

@@ -139,14 +139,15 @@ def _facts(found: Analysis, model: Path, seconds: float) -> dict[str, Any]:
     from qcomp.cli.mix_report import search_facts
 
     rank = {row.name: index + 1 for index, row in enumerate(found.ranked())}
+    whole_ms, whole_bytes = found.costs.milliseconds(()), found.costs.bytes(())
     facts: dict[str, Any] = {
         "model": str(model),
         "target": found.target.name,
         "samples": found.samples,
         "float32": found.float32.facts(),
         "int8": found.int8.facts(),
-        "int8_ms": found.costs.int8_ms if found.costs.timed else None,
-        "int8_bytes": found.costs.int8_bytes,
+        "int8_ms": whole_ms if found.costs.timed else None,
+        "int8_bytes": whole_bytes,
         "layers": [
             {
                 "layer": layer.name,
@@ -156,8 +157,8 @@ def _facts(found: Analysis, model: Path, seconds: float) -> dict[str, Any]:
                 "rank": rank[layer.name],
                 "alone": row.alone.facts(),
                 "without": row.without.facts(),
-                "float32_adds_ms": found.costs.extra_ms[layer.name] if found.costs.timed else None,
-                "float32_adds_bytes": found.costs.extra_bytes[layer.name],
+                "float32_adds_ms": found.costs.milliseconds({layer.name}) - whole_ms if found.costs.timed else None,
+                "float32_adds_bytes": found.costs.bytes({layer.name}) - whole_bytes,
             }
             for layer, row in zip(found.layers, found.sensitivities, strict=True)
         ],

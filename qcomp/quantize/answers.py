@@ -62,11 +62,11 @@ class Answers:
         found = function(np.argmax(first.reshape(-1, first.shape[-1]), axis=1).astype(np.int64))
         return found[~np.isin(found, self.ignore)] if self.ignore else found
 
-    def same(self, found: Classes, expected: Classes) -> float:
-        """The share of the answers that are as expected; a sequence counts as a whole."""
+    def hits(self, found: Classes, expected: Classes) -> NDArray[np.bool_]:
+        """bool [answers]: which are as expected; a sequence is one answer."""
         if DECODERS[self.decode][1]:
-            return float(np.array_equal(found, expected[~np.isin(expected, self.ignore)]))
-        return float(np.mean(found == expected)) if found.shape == expected.shape else 0.0
+            return np.array([np.array_equal(found, expected[~np.isin(expected, self.ignore)])])
+        return np.asarray(found == expected) if found.shape == expected.shape else np.zeros(1, np.bool_)
 
 
 ARGMAX = Answers()

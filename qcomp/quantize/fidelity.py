@@ -16,7 +16,8 @@ from qcomp.quantize.answers import ARGMAX, Answers, Outputs
 class SampleFidelity:
     """One sample: energies over all outputs, and which share of the answers is the reference's, and the label's.
 
-    `agrees` and `right` are None where the first output has no answers, or there is no label.
+    `agrees` is None where the first output has no answers; `right`, `lost` (right in the reference alone) and `gained`
+    (right here alone) are None without a label.
     """
 
     signal: float
@@ -24,17 +25,23 @@ class SampleFidelity:
     cosine: float
     agrees: float | None
     right: float | None
+    lost: float | None = None
+    gained: float | None = None
 
 
 @dataclass(frozen=True)
 class Fidelity:
     """A sample set.  `sqnr_db`: energy of the reference by energy of the difference, in dB, infinity for the same
-    outputs; `cosine`, `agreement` and `accuracy`: means over the samples."""
+    outputs; `cosine`, `agreement`, `accuracy`, `lost` and `gained`: means over the samples, of which there are
+    `samples`."""
 
     sqnr_db: float
     cosine: float
     agreement: float | None
     accuracy: float | None
+    lost: float | None
+    gained: float | None
+    samples: int
 
     @staticmethod
     def of(samples: Sequence[SampleFidelity]) -> Fidelity:
@@ -42,7 +49,9 @@ class Fidelity:
         signal, noise = math.fsum(s.signal for s in samples), math.fsum(s.noise for s in samples)
         sqnr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
         cosine = math.fsum(s.cosine for s in samples) / len(samples)
-        return Fidelity(sqnr, cosine, _mean([s.agrees for s in samples]), _mean([s.right for s in samples]))
+        agreement, accuracy = _mean([s.agrees for s in samples]), _mean([s.right for s in samples])
+        lost, gained = _mean([s.lost for s in samples]), _mean([s.gained for s in samples])
+        return Fidelity(sqnr, cosine, agreement, accuracy, lost, gained, len(samples))
 
     def facts(self) -> dict[str, float | None]:
         """For JSON, which has no infinity: the same outputs have null."""
@@ -60,9 +69,14 @@ def compare(
     # 2 a·b = |a|² + |b|² - |a - b|²
     cosine = (signal + own - noise) / 2 / math.sqrt(signal * own) if signal > 0 and own > 0 else float(noise == 0)
     expected, found = answers.of(reference), answers.of(outputs)
-    agrees = None if found is None or expected is None else answers.same(found, expected)
-    right = None if found is None or label is None else answers.same(found, label)
-    return SampleFidelity(signal, noise, cosine, agrees, right)
+    if found is None or expected is None:
+        return SampleFidelity(signal, noise, cosine, None, None)
+    agrees = float(answers.hits(found, expected).mean())
+    if label is None:
+        return SampleFidelity(signal, noise, cosine, agrees, None)
+    right, before = answers.hits(found, label), answers.hits(expected, label)
+    lost, gained = (before & ~right).mean(), (right & ~before).mean()
+    return SampleFidelity(signal, noise, cosine, agrees, float(right.mean()), float(lost), float(gained))
 
 
 def _energy(array: NDArray[np.float32]) -> float:

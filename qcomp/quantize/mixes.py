@@ -13,7 +13,7 @@ from qcomp.reports.costs import Costs
 # A layer that costs nothing in float32 comes first, whatever it is worth.
 _LEAST_COST = 1e-9
 # Layers that are tried in int8 again after the bisection, those that cost most first.
-RETURNS = 48
+RETURNS = 32
 
 
 @dataclass(frozen=True)
