@@ -126,15 +126,12 @@ def search(
 
 def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) -> Mix:
     """The shortest beginning of the order that is accurate enough, less what turns out not to be needed."""
-    few, many = -1, len(order)
-    step = 0
-    while few + 1 < many:  # beginnings of 0, 1, 3, 7, ... layers first: most models need few
-        at = min(step, (few + 1 + many) // 2) if step < many else (few + 1 + many) // 2
-        at = max(few + 1, min(at, many - 1))
-        if looked.near(frozenset(order[:at])):
-            many = at
-        else:
-            few, step = at, 2 * step + 1
+    few, many = -1, 0
+    while many < len(order) and not looked.near(frozenset(order[:many])):  # 0, 1, 3, 7, ...: most models need few
+        few, many = many, min(2 * many + 1, len(order))
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if looked.near(frozenset(order[:middle])) else (middle, many)
     floats = frozenset(order[:many])
     looked.at(floats)
     for name in sorted(floats, key=lambda name: -cost[name])[:RETURNS]:
