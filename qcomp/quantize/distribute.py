@@ -88,8 +88,9 @@ class Cluster:
         return Measured(together, merged[0].int8, merged[0].float32)
 
     def _gather(self, tasks: Sequence[Any], progress: Progress) -> list[Any]:
-        for done, _ in enumerate(self._dask.as_completed(tasks), 1):
-            progress(done, len(tasks))
+        with self._client.as_current():
+            for done, _ in enumerate(self._dask.as_completed(tasks), 1):
+                progress(done, len(tasks))
         return [task.result() for task in tasks]
 
 
