@@ -14,6 +14,9 @@ from qcomp.reports.costs import Costs
 _LEAST_COST = 1e-9
 # Layers that are tried in int8 again after the bisection, those that cost most first.
 RETURNS = 32
+# A layer with this share of what all float layers cost may give way to this many others.
+DEAR = 0.1
+EXCHANGED = 8
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,27 @@ def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) 
         few, many = (few, middle) if looked.near(frozenset(order[:middle])) else (middle, many)
     floats = frozenset(order[:many])
     looked.at(floats)
-    for name in sorted(floats, key=lambda name: -cost[name])[:RETURNS]:
-        if looked.near(floats - {name}):
-            floats -= {name}
+    tried: set[str] = set()
+    while len(tried) < RETURNS and not floats <= tried:
+        name = max(sorted(floats - tried), key=cost.__getitem__)
+        tried.add(name)
+        for others in _in_place_of(name, floats, order, cost):
+            if looked.near(others):
+                floats = others
+                break
     return looked.at(floats)
+
+
+def _in_place_of(
+    name: str, floats: frozenset[str], order: Sequence[str], cost: Mapping[str, float]
+) -> list[frozenset[str]]:
+    """The mix without this layer; if the layer costs much, also with the next few in its place that cost less."""
+    alone = floats - {name}
+    found = [alone]
+    if cost[name] >= DEAR * sum(cost[other] for other in floats):
+        cheap = [other for other in order if other not in floats and cost[other] * EXCHANGED < cost[name]]
+        found.append(alone | frozenset(cheap[:EXCHANGED]))
+    return found
 
 
 def _most_accurate(looked: _Looked, order: Sequence[str]) -> Mix:

@@ -66,6 +66,13 @@ def test_what_is_not_needed_goes_back_to_int8() -> None:
     assert found.best.floats == ("a",)
 
 
+def test_a_dear_layer_gives_way_to_cheap_ones() -> None:
+    # with b and c either a (10 ms) or d (1 ms) will do; by harm for its cost a comes first
+    harm = dict.fromkeys(NAMES, 0.0) | {"a": 0.06, "b": 0.05, "c": 0.04, "d": 0.005}
+    found = find(Goal(min_sqnr=-10 * math.log10(0.062)), harm)
+    assert found.best.floats == ("b", "c", "d")
+
+
 def test_a_drop_needs_a_standard_error_to_spare() -> None:
     assert drop(fidelity(0.1, 0.004), FLOAT[0]) == pytest.approx(0.004)
     goal = Goal(max_drop=0.005)
