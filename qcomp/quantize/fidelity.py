@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qcomp.errors import QcompError
 from qcomp.quantize.answers import ARGMAX, Answers, Outputs
 
 
@@ -45,7 +46,12 @@ class Fidelity:
 
     @staticmethod
     def of(samples: Sequence[SampleFidelity]) -> Fidelity:
-        """Sums are exact, so it does not matter in which order or where the samples were measured."""
+        """Sums are exact, so it does not matter in which order or where the samples were measured.
+
+        QcompError for outputs that are not finite.
+        """
+        if not all(math.isfinite(s.signal) and math.isfinite(s.noise) for s in samples):
+            raise QcompError("the model's outputs hold NaN or infinity", fix="repair the model or the samples")
         signal, noise = math.fsum(s.signal for s in samples), math.fsum(s.noise for s in samples)
         sqnr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
         cosine = math.fsum(s.cosine for s in samples) / len(samples)

@@ -72,3 +72,9 @@ def test_a_sequence_is_right_as_a_whole() -> None:
 def test_decoders_that_there_are_not_are_refused(decode: str, ignore: tuple[int, ...]) -> None:
     with pytest.raises(QcompError):
         Answers(decode, ignore)
+
+
+def test_outputs_that_are_no_numbers_are_refused() -> None:
+    found = compare([np.array([[np.nan, 1.0]], np.float32)], [np.ones((1, 2), np.float32)])
+    with pytest.raises(QcompError, match="NaN or infinity"):
+        Fidelity.of([found])
