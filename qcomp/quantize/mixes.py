@@ -17,6 +17,8 @@ RETURNS = 32
 # A layer with this share of what all float layers cost may give way to this many others.
 DEAR = 0.1
 EXCHANGED = 8
+# Mixes with so many float layers more are looked at, in case the artifact of the best one disappoints.
+SPARES = (4, 12)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) 
             if looked.near(others):
                 floats = others
                 break
+    for more in SPARES:
+        rest = [name for name in order if name not in floats]
+        looked.at(floats | frozenset(rest[:more]))
     return looked.at(floats)
 
 
