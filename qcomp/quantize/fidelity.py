@@ -33,16 +33,17 @@ class SampleFidelity:
 @dataclass(frozen=True)
 class Fidelity:
     """A sample set.  `sqnr_db`: energy of the reference by energy of the difference, in dB, infinity for the same
-    outputs; `cosine`, `agreement`, `accuracy`, `lost` and `gained`: means over the samples, of which there are
-    `samples`."""
+    outputs; `cosine`, `agreement` and `accuracy`: means over the samples.
+
+    `drop_error`: the standard error of the drop in accuracy (without labels: in agreement), McNemar's: answers lost and
+    gained count alike.
+    """
 
     sqnr_db: float
     cosine: float
     agreement: float | None
     accuracy: float | None
-    lost: float | None
-    gained: float | None
-    samples: int
+    drop_error: float
 
     @staticmethod
     def of(samples: Sequence[SampleFidelity]) -> Fidelity:
@@ -56,8 +57,8 @@ class Fidelity:
         sqnr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
         cosine = math.fsum(s.cosine for s in samples) / len(samples)
         agreement, accuracy = _mean([s.agrees for s in samples]), _mean([s.right for s in samples])
-        lost, gained = _mean([s.lost for s in samples]), _mean([s.gained for s in samples])
-        return Fidelity(sqnr, cosine, agreement, accuracy, lost, gained, len(samples))
+        error = math.sqrt(math.fsum(_drop(s) ** 2 for s in samples)) / len(samples)
+        return Fidelity(sqnr, cosine, agreement, accuracy, error)
 
     def facts(self) -> dict[str, float | None]:
         """For JSON, which has no infinity: the same outputs have null."""
@@ -88,6 +89,13 @@ def compare(
 def _energy(array: NDArray[np.float32]) -> float:
     """The sum of squares; BLAS would take it in an order that depends on its threads."""
     return float(np.square(array, dtype=np.float64).sum())
+
+
+def _drop(sample: SampleFidelity) -> float:
+    """The share of a sample's answers that were lost, less those gained."""
+    if sample.lost is not None and sample.gained is not None:
+        return sample.lost - sample.gained
+    return 0.0 if sample.agrees is None else 1.0 - sample.agrees
 
 
 def _mean(found: Sequence[float | None]) -> float | None:

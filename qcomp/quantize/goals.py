@@ -52,7 +52,7 @@ class Goal:
         """Whether outputs are near enough to those of float32; QcompError if there are no answers to compare."""
         if self.min_sqnr is not None and found.sqnr_db < self.min_sqnr:
             return False
-        return self.max_drop is None or drop(found, float32) + _standard_error(found) <= self.max_drop + _SLACK
+        return self.max_drop is None or drop(found, float32) + found.drop_error <= self.max_drop + _SLACK
 
     def affordable(self, costs: Costs, floats: Collection[str]) -> bool:
         fast = self.max_latency is None or costs.milliseconds(floats) <= self.max_latency
@@ -78,15 +78,6 @@ def drop(found: Fidelity, float32: Fidelity) -> float:
             fix="bound the noise instead (min_sqnr, --min-sqnr DB)",
         )  # fmt: skip
     return 1.0 - found.agreement
-
-
-def _standard_error(found: Fidelity) -> float:
-    """Of the drop, by the answers that changed: McNemar's, whose variance counts those lost and gained alike."""
-    if found.lost is not None and found.gained is not None:
-        changed = found.lost + found.gained
-    else:
-        changed = 1.0 - (found.agreement or 0.0)
-    return math.sqrt(changed / found.samples)
 
 
 def drop_text(found: Fidelity, float32: Fidelity) -> str:

@@ -78,3 +78,13 @@ def test_outputs_that_are_no_numbers_are_refused() -> None:
     found = compare([np.array([[np.nan, 1.0]], np.float32)], [np.ones((1, 2), np.float32)])
     with pytest.raises(QcompError, match="NaN or infinity"):
         Fidelity.of([found])
+
+
+def test_the_error_of_a_drop_counts_what_changed() -> None:
+    label = np.array([1])
+    lost, gained = compare(logits(1), logits(2), label), compare(logits(2), logits(1), label)
+    same = compare(logits(1), logits(1), label)
+    whole = Fidelity.of([lost, gained, same, same])
+    assert (whole.accuracy, whole.drop_error) == (0.75, pytest.approx(2**0.5 / 4))
+    assert Fidelity.of([same, same]).drop_error == 0.0
+    assert Fidelity.of([compare(logits(1), logits(2)), compare(logits(1), logits(1))]).drop_error == 0.5

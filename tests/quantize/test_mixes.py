@@ -34,7 +34,7 @@ class Prices(Costs):
 
 def fidelity(noise: float, lost: float = 0.0, samples: int = 1000) -> Fidelity:
     sqnr = math.inf if noise == 0 else -10 * math.log10(noise)
-    return Fidelity(sqnr, 1.0, 1.0 - lost, 0.9 - lost, lost, 0.0, samples)
+    return Fidelity(sqnr, 1.0, 1.0 - lost, 0.9 - lost, math.sqrt(lost / samples))
 
 
 FLOAT = (fidelity(0.0), fidelity(0.0))
@@ -124,7 +124,7 @@ def test_bounds_that_make_no_sense_are_refused(bounds: dict[str, float]) -> None
 
 
 def test_outputs_without_answers_need_a_bound_of_noise() -> None:
-    blind = Fidelity(20.0, 1.0, None, None, None, None, 10)
+    blind = Fidelity(20.0, 1.0, None, None, 0.0)
     with pytest.raises(QcompError, match="--min-sqnr"):
         Goal(max_drop=0.1).accurate(blind, blind)
     assert Goal(min_sqnr=19.0).accurate(blind, blind)
