@@ -38,17 +38,19 @@ def search_facts(found: Search, timed: bool, confirmed: Confirmed | None = None)
 
 
 def show_search(facts: Mapping[str, Any]) -> None:
-    """The front, fastest first, and the mix that was chosen."""
+    """The front and the mix that was chosen, fastest first."""
     from qcomp.cli.output import bytes_text, plural, print_table
 
     judged = "accuracy" if facts["best"]["accuracy"] is not None else "agreement"
     timed = facts["best"]["milliseconds"] is not None
-    front = sorted((m for m in facts["looked_at"] if m["on_front"]), key=lambda m: len(m["float32_layers"]))
+    chosen = facts["best"]["float32_layers"]
+    shown = [m for m in facts["looked_at"] if m["on_front"] or m["float32_layers"] == chosen]
+    front = sorted(shown, key=lambda m: (m["milliseconds"] or 0.0, m["bytes"]))
     rows = [
         (
             len(mix["float32_layers"]), decibels(mix), share(mix[judged]),
             *([f"{mix['milliseconds']:.3f}"] if timed else []), bytes_text(mix["bytes"]),
-            "chosen" if mix["float32_layers"] == facts["best"]["float32_layers"]
+            "chosen" if mix["float32_layers"] == chosen
             else "yes" if mix["reaches_goal"] else "no",
         )
         for mix in front
