@@ -18,13 +18,13 @@ from qcomp.compiler import integer_lowering
 from qcomp.frontends.onnx import table
 from qcomp.frontends.onnx.reasons import reasons
 from qcomp.passes.adjust_products import AdjustProducts
-from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import Canonicalize
+from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.equalize_channels import EqualizeChannels
-from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.integer_regions import ARITHMETIC, CLAMPS, MOVEMENT, PRODUCTS, SCALAR_UNARY, UNARY
 from qcomp.passes.registry import pass_options, pass_table
+from qcomp.quantize.grids import grid_passes
 
 FOLDER = Path(__file__).parent
 WIDTH = 116
@@ -35,7 +35,7 @@ def passes_page() -> str:
     """Every pass: in the order of compilation, then those that only `qcomp opt` runs."""
     stages: list[tuple[str, list[type[Pass]]]] = [
         ("Canonicalization", [type(step) for step in Canonicalize().steps()]),
-        ("Calibrated grids", [EqualizeChannels, InsertFakeQuant, AssignPerChannel, AdjustProducts]),
+        ("Calibrated grids", [ChoosePrecision, EqualizeChannels, *map(type, grid_passes({})), AdjustProducts]),
         ("Lowering to integers", list(dict.fromkeys(type(step) for step in integer_lowering()))),
     ]
     known = {found for _, passes in stages for found in passes}

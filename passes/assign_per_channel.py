@@ -14,6 +14,7 @@ from qcomp.ir.types import Quantization
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.insert_fake_quant import grid_of
 from qcomp.passes.integer_regions import PRODUCTS, is_product
+from qcomp.passes.precision import chosen_float
 
 # |bias| and |Σ| share the accumulator: each may take a bit less than half of int32.
 _BIAS_LIMIT = 2.0**30
@@ -44,7 +45,7 @@ class AssignPerChannel(NodeRewrite):
 
     Scales are largest magnitude / 127.  Where a bias would not fit int32 in units of s_x·s_w[c], that channel's
     scale is raised until it does; a channel without weights gets the scale that resolves its bias best.
-    `per_tensor` gives one scale for all channels.
+    `per_tensor` gives one scale for all channels.  Products that were chosen to stay float32 keep their weights.
     """
 
     name: ClassVar[str] = "assign-per-channel"
@@ -56,7 +57,7 @@ class AssignPerChannel(NodeRewrite):
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
         weights = node.input(1)
-        if not is_product(node) or not weights.is_constant:
+        if not is_product(node) or not weights.is_constant or chosen_float(graph, node):
             return False
         axis = channel_axis(node)
         scales = weight_scales(weights.array, None if self.per_tensor else axis)

@@ -25,6 +25,7 @@ from qcomp.passes.integer_forms import (
     is_int8,
 )
 from qcomp.passes.integer_regions import is_clamp, is_unary, scalar_operand
+from qcomp.passes.precision import chosen_float
 
 _Builder = Callable[[Graph, Node, Target], Value | None]
 _PRODUCTS: dict[str, _Builder] = {
@@ -57,7 +58,7 @@ class FuseRequantize(NodeRewrite):
     After:  %y = qconv2d(%x, %w', %bias, %mult) {bounded = true, x_zp = ..., zp = -128, lo = -128}
 
     A product whose result is not quantized becomes an integer op with float32 results.  What has no integer form
-    keeps its quantize and dequantize, and stays a float island.
+    keeps its quantize and dequantize, and stays a float island, as does what was chosen to.
     """
 
     name: ClassVar[str] = "fuse-requantize"
@@ -68,6 +69,8 @@ class FuseRequantize(NodeRewrite):
     def rewrite(self, graph: Graph, node: Node) -> bool:
         if node.op.name == "quantize":
             return _fuse_quantize(graph, node)
+        if chosen_float(graph, node):
+            return False
         users = graph.users(node.output)
         if any(_leads_to_quantize(graph, user) for user in users) and not graph.is_output(node.output):
             return False
@@ -76,7 +79,7 @@ class FuseRequantize(NodeRewrite):
 
 def _leads_to_quantize(graph: Graph, node: Node) -> bool:
     """Whether clamps and a quantize follow, which will take the product themselves."""
-    while is_clamp(node):
+    while is_clamp(node) and not chosen_float(graph, node):
         user = graph.sole_user(node.output)
         if user is None:
             return False
@@ -91,7 +94,7 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
         return False
     chain: list[Node] = []
     current = node.input(0)
-    while current.producer is not None and is_unary(current.producer):
+    while current.producer is not None and is_unary(current.producer) and not chosen_float(graph, current.producer):
         chain.append(current.producer)
         scalar = scalar_operand(current.producer)
         current = current.producer.input(0 if scalar is None else 1 - scalar)
@@ -107,7 +110,7 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
     while root is not None and is_clamp(root):
         clamps.append(root)
         root = root.input(0).producer
-    if root is None:
+    if root is None or any(chosen_float(graph, part) for part in (root, *clamps)):
         return False
     lo, hi = clamp_limits(clamps, quant)
     target = Target(quant, lo, hi, node.output.name, bool(clamps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
 from qcomp.passes.affine import joins_units
+from qcomp.passes.precision import float_names
 
 CLAMPS = frozenset({"relu", "clip"})
 
@@ -145,11 +146,12 @@ def _movement_is_exact(node: Node) -> bool:
 def integer_nodes(graph: Graph) -> set[Node]:
     """The nodes that will run on integers.
 
-    Products always do.  Everything else that has an integer form does when a computed
-    operand comes from the integer side (or the graph's input) and some result is used there.  Arithmetic that gives
-    the channels of an input one unit stays float: before it, no grid fits them all.
+    Products always do.  Everything else that has an integer form does when a computed operand comes from the integer
+    side (or the graph's input) and some result is used there.  Arithmetic that gives the channels of an input one unit
+    stays float: before it, no grid fits them all.  So do nodes that were chosen to.
     """
-    chosen = {n for n in graph.nodes if has_integer_form(n) and not joins_units(graph, n)}
+    floats = float_names(graph)
+    chosen = {n for n in graph.nodes if has_integer_form(n) and n.name not in floats and not joins_units(graph, n)}
     while True:
         dropped = {n for n in chosen if not _always(n) and not (_fed(n, chosen) and _used(graph, n, chosen))}
         if not dropped:

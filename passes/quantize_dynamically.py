@@ -14,6 +14,7 @@ from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.integer_regions import is_product
 from qcomp.passes.matching import plain_name
+from qcomp.passes.precision import chosen_float
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class QuantizeDynamically(NodeRewrite):
     per_tensor: bool = False
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
+        if chosen_float(graph, node):
+            return False
         return self._gemm(graph, node) if node.op.name == "gemm" else self._layer(graph, node)
 
     def _gemm(self, graph: Graph, node: Node) -> bool:

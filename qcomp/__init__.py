@@ -14,15 +14,21 @@ from typing import TYPE_CHECKING
 from qcomp.errors import QcompError
 
 if TYPE_CHECKING:
+    from qcomp.analysis import analyze
     from qcomp.compiler import Options, compile
+    from qcomp.quantize.goals import Goal
+    from qcomp.quantize.judging import Judging
     from qcomp.runtime.loader import load
     from qcomp.tuning import tune
 
 __version__ = "0.1.0"
-__all__ = ["Options", "QcompError", "__version__", "compile", "load", "tune"]
+__all__ = ["Goal", "Judging", "Options", "QcompError", "__version__", "analyze", "compile", "load", "tune"]
 
 _LAZY = {
+    "Goal": "qcomp.quantize.goals",
+    "Judging": "qcomp.quantize.judging",
     "Options": "qcomp.compiler",
+    "analyze": "qcomp.analysis",
     "compile": "qcomp.compiler",
     "load": "qcomp.runtime.loader",
     "tune": "qcomp.tuning",

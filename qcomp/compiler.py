@@ -19,10 +19,10 @@ from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.types import DType
 from qcomp.passes.adjust_products import AdjustProducts
-from qcomp.passes.assign_per_channel import AssignPerChannel
 from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
+from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
 from qcomp.passes.equalize_channels import EqualizeChannels
@@ -36,13 +36,12 @@ from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_residual import FuseResidual
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
-from qcomp.passes.insert_fake_quant import InsertFakeQuant
 from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
+from qcomp.passes.precision import read_precision
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.quantize_dynamically import QuantizeDynamically
-from qcomp.passes.quantize_embeddings import QuantizeEmbeddings
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.shorten_multipliers import ShortenMultipliers
 from qcomp.passes.signed_edges import SignedEdges
@@ -53,6 +52,7 @@ from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.equalization import find_equalizations
+from qcomp.quantize.grids import grid_passes
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.refinement import Quality, refine, refinement_samples
 from qcomp.quantize.samples import Data, samples_of
@@ -63,9 +63,16 @@ from qcomp.targets import target as target_named
 if TYPE_CHECKING:
     import onnx
 
+    from qcomp.confirmation import Confirmed
+    from qcomp.quantize.goals import Goal
+    from qcomp.quantize.judging import Judging
+    from qcomp.quantize.mixes import Search
+
 Progress = Callable[[str, int, int], None]
 
 EFFORTS = ("normal", "high")
+# As a precision: search for one.
+AUTO = "auto"
 
 
 @runtime_checkable
@@ -84,6 +91,8 @@ class Options:
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `effort` "high" rounds weights by what that does to results, for some time more ("normal": to the nearest).
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
+    `precision` maps names of nodes to "int8" or "float32", or is the JSON file of such a mapping; "auto" searches for
+    one that reaches the `goal`, as `judging` says.
     """
 
     method: str = "auto"
@@ -93,6 +102,9 @@ class Options:
     require_int8: bool = False
     check_passes: bool = False
     tuning: Tuning | Tuned | str | Path | None = None
+    precision: Mapping[str, str] | str | Path | None = None
+    goal: Goal | None = None
+    judging: Judging | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
@@ -116,6 +128,7 @@ class Artifact:
     """A compiled model: the integer graph, what runs on what, and the C sources made from it.
 
     `target` is what the artifact needs at least; `package.levels` are the targets that it has code for, if several.
+    `search` and `confirmed` are there if its mix of precisions was searched for.
     """
 
     graph: Graph = field(repr=False)
@@ -123,6 +136,8 @@ class Artifact:
     target: Target
     package: SourcePackage = field(repr=False)
     options: Options
+    search: Search | None = field(default=None, repr=False)
+    confirmed: Confirmed | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         held = ", ".join(level.name for level in self.package.levels) or self.target.name
@@ -165,9 +180,20 @@ def compile(
     options = replace(options, tuning=tuning)
     _report(options, "import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
+    if options.precision == AUTO:
+        from qcomp.analysis import compile_mix
+
+        return compile_mix(graph, calibration, machine, options, partial(_lowered, graph, calibration, machine, held))
+    return _lowered(graph, calibration, machine, held, options)
+
+
+def _lowered(
+    graph: Graph, calibration: Data | None, machine: Target, held: Sequence[Target], options: Options
+) -> Artifact:
     _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options)
     found = check_coverage(graph, options)
+    tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
     package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
     return Artifact(graph, found, machine, package, options)
@@ -203,13 +229,18 @@ def import_model(model: str | Path | onnx.ModelProto, shapes: Mapping[str, tuple
     return load_onnx(model, shapes or {})
 
 
+def canonical(graph: Graph, options: Options = Options()) -> Graph:
+    """The graph in its simplest form, whose nodes' names are those of `Options.precision`."""
+    return _run(graph, canonicalization(), options)
+
+
 def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
     """Float or quantized graph to integer graph.
 
     `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
     nothing open, they are not read.
     """
-    graph = _run(graph, canonicalization(), options)
+    graph = _choose_precision(canonical(graph, options), options)
     if options.dynamic:
         if samples is not None:
             raise QcompError(
@@ -218,46 +249,72 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
         graph = _run(graph, [QuantizeDynamically(options.per_tensor)], options)
     given = is_quantized(graph)
     plan = plan_quantization(graph)
-    points = [v.name for v in plan.points]
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
-    if samples is not None and (points or float_weights or not given):
-        model = to_onnx(graph)
-        data = samples_of(samples, inputs_of(model))
-        calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
-        few = () if given else refinement_samples(graph, data)
-        equalized = find_equalizations(graph, few, options.per_tensor)
-        if equalized:
-            graph = _run(graph, [EqualizeChannels({e.value: e.factors for e in equalized})], options)
-            scaled = [name for e in equalized for name in e.scaled if name in points]
-            again = calibrate(to_onnx(graph), data, scaled, options.method)
-            calibration = replace(calibration, observers={**calibration.observers, **again.observers})
-        if options.on_calibration is not None:
-            options.on_calibration(calibration)
-        ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
-        choices = choose_ranges(graph, plan_quantization(graph), calibration, few) if options.method == "auto" else ()
-        ranges.update((choice.tensor, choice.range) for choice in choices)
-        exact = graph
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), *_weight_grids(options)], options)
-        if few:
-            found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
-            graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
-            if options.on_quality is not None:
-                options.on_quality(Quality(equalized, found, choices))
+    if samples is not None and (plan.points or float_weights or not given):
+        graph = _put_on_grids(graph, samples, [v.name for v in plan.points], not given, options)
     return _run(graph, integer_lowering(own_scales=not given), options)
+
+
+def _put_on_grids(graph: Graph, samples: Data, points: Sequence[str], own_scales: bool, options: Options) -> Graph:
+    """The graph with fake quantization of ranges that the samples give, and what makes up for its errors.
+
+    own_scales: nothing in the graph came quantized, so that channels, biases and weights may be adjusted.
+    """
+    model = to_onnx(graph)
+    data = samples_of(samples, inputs_of(model))
+    calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
+    few = refinement_samples(graph, data) if own_scales else ()
+    equalized = find_equalizations(graph, few, options.per_tensor)
+    if equalized:
+        graph = _run(graph, [EqualizeChannels({e.value: e.factors for e in equalized})], options)
+        scaled = [name for e in equalized for name in e.scaled if name in points]
+        again = calibrate(to_onnx(graph), data, scaled, options.method)
+        calibration = replace(calibration, observers={**calibration.observers, **again.observers})
+    if options.on_calibration is not None:
+        options.on_calibration(calibration)
+    ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
+    choices = choose_ranges(graph, plan_quantization(graph), calibration, few) if options.method == "auto" else ()
+    ranges.update((choice.tensor, choice.range) for choice in choices)
+    exact = graph
+    graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
+    if few:
+        found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
+        graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
+        if options.on_quality is not None:
+            options.on_quality(Quality(equalized, found, choices))
+    return graph
+
+
+def read_precision_of(options: Options) -> dict[str, str]:
+    """The precision that the options choose for nodes, read if it is a file."""
+    given = options.precision
+    if given == AUTO:
+        raise QcompError(
+            "only compile and analyze search for a mix", where="precision auto",
+            fix="save the one that they find, and give its file",
+        )  # fmt: skip
+    return dict(given) if isinstance(given, Mapping) else {} if given is None else read_precision(Path(given))
+
+
+def _choose_precision(graph: Graph, options: Options) -> Graph:
+    precision = read_precision_of(options)
+    if not precision:
+        return graph
+    if is_quantized(graph):
+        raise QcompError(
+            "the model is quantized already, so no precision can be chosen", where="precision",
+            fix="give the float model, or leave the precision out",
+        )  # fmt: skip
+    return _run(graph, [ChoosePrecision(precision=precision)], options)
 
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
-    graph = _run(graph, canonicalization(), options)
+    graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
-        graph = _run(graph, [InsertFakeQuant(ranges=ranges), *_weight_grids(options)], options)
+        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
     return _run(graph, integer_lowering(), options)
-
-
-def _weight_grids(options: Options) -> list[Pass]:
-    """Passes that put the constants of float ops on int8 grids."""
-    return [AssignPerChannel(options.per_tensor), QuantizeEmbeddings()]
 
 
 def integer_lowering(own_scales: bool = True) -> list[Pass]:

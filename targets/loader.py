@@ -16,6 +16,7 @@ from qcomp.runtime.features import cpu_features, machine
 _FOLDER = Path(__file__).parent
 _COMPILERS = ("zig", "gcc", "clang")
 _ARCHITECTURES = ("x86_64", "aarch64", "arm", "riscv64", "generic")
+_RATES = ("int8", "float32", "bytes")
 _DOT_PRODUCTS = ("", "u8s8", "s8s8")
 
 
@@ -36,6 +37,8 @@ class Target:
     `vector_bytes` is the width of a vector register, 0 without one.  `dot_product` names the operand signs of a
     4-way int8 dot product instruction.  `flags` maps a compiler kind (zig, gcc, clang) to its flags.  `caches` maps
     "l1", "l2", "l3" to bytes.  `preference` orders targets for `native()`: the highest that the CPU allows wins.
+    `rates` of one core, for estimates: multiply-accumulates a nanosecond in "int8" and in "float32", besides for kinds
+    of products that differ ("int8_grouped", "float32_gemm"), and "bytes" moved a nanosecond.
     `carries` names targets whose code goes into the same artifact: the richest that the CPU allows runs.
     """
 
@@ -50,6 +53,7 @@ class Target:
     dot_product: str = ""
     caches: Mapping[str, int] = field(default_factory=dict)
     memories: tuple[Memory, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
     emulator: tuple[str, ...] = ()
     preference: int = 0
     carries: tuple[str, ...] = ()
@@ -78,6 +82,8 @@ class Target:
         for name, size in self.caches.items():
             if size <= 0:
                 raise reject(f"cache {name} has {size} bytes")
+        if self.rates and (not set(_RATES) <= set(self.rates) or min(self.rates.values()) <= 0):
+            raise reject(f"rates need a positive number for each of {', '.join(_RATES)}")
         for memory in self.memories:
             if memory.bytes <= 0 or memory.kind not in ("ram", "rom"):
                 raise reject(f"memory {memory.name!r} needs a positive size and kind ram or rom")
@@ -122,6 +128,7 @@ def parse_target(text: str, source: str) -> Target:
         fields["features"] = frozenset(table.get("features", ()))
         fields["flags"] = {k: tuple(v) for k, v in sorted(table.get("flags", {}).items())}
         fields["caches"] = {k: int(v) for k, v in sorted(table.get("caches", {}).items())}
+        fields["rates"] = {k: float(v) for k, v in sorted(table.get("rates", {}).items())}
         fields["memories"] = tuple(Memory(**m) for m in table.get("memories", ()))
         for key in ("emulator", "carries"):
             fields[key] = tuple(table.get(key, ()))

@@ -23,6 +23,8 @@ LEVELS = {
     "compiler": 5,
     "tuning": 5,
     "calibration_study": 5,
+    "analysis": 5,
+    "confirmation": 5,
     "zoo": 5,
     "cli": 6,
 }

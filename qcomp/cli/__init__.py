@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from qcomp import __version__
+from qcomp.cli.analyze import analyze
 from qcomp.cli.bench import bench
 from qcomp.cli.check import check
 from qcomp.cli.compare import compare
@@ -50,6 +51,7 @@ def _qcomp(
 
 
 app.command("compile")(compile_model)
+app.command("analyze")(analyze)
 app.command("tune")(tune)
 app.command("run")(run)
 app.command("bench")(bench)

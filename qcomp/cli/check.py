@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from qcomp.cli.arguments import Json, ModelPath, Shapes, TargetName
 
@@ -11,7 +14,19 @@ if TYPE_CHECKING:
     from qcomp.targets import Target
 
 
-def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None, json: Json = False) -> None:
+Precision = Annotated[
+    Path | None,
+    typer.Option("--precision", metavar="FILE", show_default=False, help="JSON of layers that stay float32."),
+]
+
+
+def check(
+    model: ModelPath,
+    target: TargetName = "native",
+    shape: Shapes = None,
+    precision: Precision = None,
+    json: Json = False,
+) -> None:
     """Show what will run in int8 on a target, what will not, and why."""
     from qcomp.cli.arguments import parse_shapes
     from qcomp.cli.files import batch_notes, check_input, read_graph
@@ -21,11 +36,11 @@ def check(model: ModelPath, target: TargetName = "native", shape: Shapes = None,
     shapes = parse_shapes(shape)
     check_input(model)
     machine = target_named(target)
-    from qcomp.compiler import is_quantized, preview
+    from qcomp.compiler import Options, is_quantized, preview
     from qcomp.reports.coverage import coverage
 
     graph = read_graph(model, shapes)
-    integer = preview(graph)
+    integer = preview(graph, Options(precision=precision))
     found = coverage(integer)
     facts: dict[str, Any] = {
         "model": str(model),

@@ -29,6 +29,18 @@ from qcomp.cli.arguments import (
     TargetName,
     TuningFile,
 )
+from qcomp.cli.goal_options import (
+    Decode,
+    Ignore,
+    LabelsFile,
+    MaxDrop,
+    MaxLatency,
+    MaxSize,
+    MinSqnr,
+    SavePrecision,
+    Scheduler,
+    Validate,
+)
 
 if TYPE_CHECKING:
     from qcomp.compiler import Artifact
@@ -82,6 +94,12 @@ PrintAfterAll = Annotated[
     bool, typer.Option("--print-after-all", help="Show the graph after each pass, on standard error.")
 ]
 
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="FILE|auto", show_default=False,
+                 help="JSON of layers that stay float32, or search for a mix that reaches a goal."),
+]  # fmt: skip
+
 
 def compile_model(
     model: ModelPath,
@@ -103,6 +121,17 @@ def compile_model(
     backend: BackendName = Backend.C,
     emit: EmitForm = Emit.LIB,
     tuning: TuningFile = None,
+    precision: Precision = None,
+    max_drop: MaxDrop = None,
+    min_sqnr: MinSqnr = None,
+    max_latency: MaxLatency = None,
+    max_size: MaxSize = None,
+    validate: Validate = None,
+    labels: LabelsFile = None,
+    decode: Decode = "argmax",
+    ignore: Ignore = "",
+    save_precision: SavePrecision = None,
+    scheduler: Scheduler = None,
     cc: Compiler = None,
     require_int8: RequireInt8 = False,
     save_graph: SaveGraph = None,
@@ -115,6 +144,8 @@ def compile_model(
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
+    from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of
+    from qcomp.cli.mix_report import search_facts
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
@@ -133,8 +164,12 @@ def compile_model(
 
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
+    goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
+    given = goal.bounds_accuracy or goal.bounds_costs or any((validate, labels, save_precision, scheduler))
+    check_precision_options(precision, calibrate, given, save_precision)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
+        from qcomp.analysis import save_precision as save_mix
         from qcomp.codegen.toolchain import find_compiler
         from qcomp.compiler import Options, compile, read_tuning_of
         from qcomp.quantize.observers import method_named
@@ -155,6 +190,7 @@ def compile_model(
         samples = None
         if calibrate is not None:
             samples = samples_for(graph, calibrate, *images)
+        judging = judging_of(graph, validate, labels, decode, ignore, scheduler, 0, images)
         _check_quantization(model, graph, samples, float, dynamic)
         calibrations: list[Calibration] = []
         qualities: list[Quality] = []
@@ -166,6 +202,9 @@ def compile_model(
             require_int8=require_int8,
             check_passes=check_passes,
             tuning=measured,
+            precision=precision,
+            goal=goal,
+            judging=judging,
             cc=cc,
             levels=named,
             progress=progress,
@@ -181,6 +220,8 @@ def compile_model(
 
             text = print_graph(artifact.graph)
             write_file(save_graph, lambda file: file.write(text.encode()))
+        if save_precision is not None and artifact.search is not None:
+            save_mix(artifact.search, save_precision)
     if quiet:
         return
     facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
@@ -190,6 +231,8 @@ def compile_model(
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:
         facts["notes"].append(f"keys of the calibration data that are no inputs: {', '.join(samples.unused)}")
+    if artifact.search is not None:
+        facts["search"] = search_facts(artifact.search, bool(artifact.target.rates), artifact.confirmed)
     facts["tuning"] = None
     if tuning is not None:
         assert artifact.package.tuned is not None
@@ -262,6 +305,7 @@ def _facts(
 
 def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.islands import island_lines
+    from qcomp.cli.mix_report import show_search
     from qcomp.cli.output import bytes_text, count_text, plural
 
     for finding in facts["findings"][:_MOST_FINDINGS]:
@@ -290,6 +334,9 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"  tuning   {_tuning_text(facts['tuning'])}")
     for line in island_lines(facts["islands"], facts["float_copies"]):
         print(f"  float32  {line}")
+    if "search" in facts:
+        print()
+        show_search(facts["search"])
 
 
 def _tuning_text(tuned: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from qcomp.passes.integer_regions import (
     is_product,
     sums_residual,
 )
+from qcomp.passes.precision import chosen_float
 
 DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
 RECURRENT_OPS = frozenset({"lstm", "gru"})
@@ -113,6 +114,10 @@ _REASONS = {
         "the scale of its result is too small next to those of its operands for a sum in int8 steps",
         "calibrate its result again: it was constant, or nearly",
     ),
+    "chosen-float32": (
+        "it was chosen to stay float32",
+        "choose int8 for it in the precision mapping (--precision) to have it in int8",
+    ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
         "give its operands and its result one scale and zero point",
@@ -189,6 +194,8 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 
 
 def _reason(graph: Graph, node: Node) -> str:
+    if chosen_float(graph, node):
+        return "chosen-float32"
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
     if node.op.name in RECURRENT_OPS:

@@ -1,0 +1,252 @@
+"""`qcomp.analyze`: what int8 costs in each layer, and the search for a mix of precisions that `compile` follows."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcomp.codegen.toolchain import replace_file
+from qcomp.compiler import Artifact, Options, canonical, import_model, is_quantized
+from qcomp.confirmation import Judged, confirm
+from qcomp.errors import QcompError
+from qcomp.ir.graph import Graph
+from qcomp.ir.onnx_export import to_onnx
+from qcomp.passes.precision import precision_text
+from qcomp.quantize.calibrate import calibrate
+from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.distribute import Cluster
+from qcomp.quantize.fidelity import Fidelity
+from qcomp.quantize.float_runs import Arrays, outputs_on
+from qcomp.quantize.goals import DEFAULT_DROP, Goal
+from qcomp.quantize.grids import possible_points
+from qcomp.quantize.inputs import inputs_of
+from qcomp.quantize.judging import Judging
+from qcomp.quantize.labels import Labels, check_count, labels_of
+from qcomp.quantize.layers import ALONE, WITHOUT, Layer, Study, check_has_layers
+from qcomp.quantize.mixes import Search, search
+from qcomp.quantize.samples import Data, samples_of
+from qcomp.quantize.sensitivity import Judge, Measured, Sensitivity, Variant, measure, sensitivities
+from qcomp.reports.costs import Costs, modelled_costs
+from qcomp.targets import Target
+from qcomp.targets import target as target_named
+
+if TYPE_CHECKING:
+    import onnx
+
+_DEFAULTS = Options()
+_AS_CALIBRATED = Judging()
+
+# Samples that rank the layers, at most; half of them where there are fewer than twice as many.
+RANKING = 32
+# Artifacts that are built at most until one confirms what its simulation promised.
+_BUILDS = 4
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Layers in the order of the graph, each with its sensitivity; everything in int8, and float32 itself.
+
+    `search` is there if a goal was given.
+    """
+
+    layers: tuple[Layer, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    int8: Fidelity
+    float32: Fidelity
+    costs: Costs
+    target: Target
+    samples: int
+    search: Search | None = None
+
+    def __repr__(self) -> str:
+        measured = f"{len(self.layers)} layers on {self.samples} samples"
+        return f"<qcomp.analyze of {measured}: all int8 {self.int8.sqnr_db:.1f} dB>"
+
+    def ranked(self) -> list[Sensitivity]:
+        """The layers that bring most noise alone first."""
+        return sorted(self.sensitivities, key=lambda row: row.alone.sqnr_db)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """A model with its ranges, and the samples that judge it."""
+
+    study: Study
+    samples: Sequence[Arrays]
+    labels: Labels | None
+    judging: Judging
+    threads: int
+    cluster: Cluster | None
+    options: Options = field(compare=False)
+
+    def measured(self, variants: Sequence[Variant], indices: Sequence[int]) -> Measured:
+        """Variants of the model on some of the samples."""
+        here = [self.samples[i] for i in indices]
+        labels = None if self.labels is None else tuple(self.labels[i] for i in indices)
+        progress = partial(_report, self.options, "analyze")
+        if self.cluster is not None:
+            return self.cluster.measure(self.study, variants, here, labels, self.judging.answers, progress)
+        return measure(self.study, variants, here, labels, self.judging.answers, self.threads, progress)
+
+
+def analyze(
+    model: str | Path | onnx.ModelProto | Graph,
+    *,
+    calibration: Data,
+    target: str = "native",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    options: Options = _DEFAULTS,
+    judging: Judging = _AS_CALIBRATED,
+    goal: Goal | None = None,
+) -> Analysis:
+    """What int8 costs the output in each layer of a float model: the layer alone, and everything but it.
+
+    model, calibration, shapes: as `qcomp.compile` takes them; of the options the method of calibration, `per_tensor`
+    and `progress` count.  With a goal a mix of precisions is searched for besides.  Raises QcompError for whatever the
+    user can mend, a goal that no mix reaches included.
+    """
+    machine = target_named(target)
+    _check_goal(goal, machine)
+    _report(options, "import", 0, 1)
+    graph = canonical(model if isinstance(model, Graph) else import_model(model, shapes), options)
+    with _prepared(graph, calibration, options, judging) as setup:
+        names = [layer.name for layer in setup.study.layers]
+        variants = [(kind, name) for kind in (ALONE, WITHOUT) for name in names]
+        measured = setup.measured(variants, range(len(setup.samples)))
+        costs = modelled_costs(setup.study.graph, machine)
+        rows = sensitivities(setup.study, measured)
+        found = None
+        if goal is not None:
+            harm = {name: _noise(_at(measured.variants[ALONE, name], _ranking(setup))) for name in names}
+            found = _search(setup, harm, costs, goal)
+        int8, float32 = Fidelity.of(measured.int8), Fidelity.of(measured.float32)
+        return Analysis(setup.study.layers, tuple(rows), int8, float32, costs, machine, len(setup.samples), found)
+
+
+def compile_mix(
+    graph: Graph, calibration: Data | None, target: Target, options: Options, build: Callable[[Options], Artifact]
+) -> Artifact:
+    """The artifact of a mix that reaches the goal of the options, for an imported float graph.
+
+    Half of the samples rank the layers; a mix has to reach the goal on all samples and on the other half.  Mixes are
+    measured in simulation; the best one is built (`build`), and where the target runs here the artifact itself has to
+    reach the goal, else the next better one is built.
+    """
+    if calibration is None:
+        raise QcompError("there is no calibration data", where="precision auto", fix="give samples (--calibrate DATA)")
+    goal, judging = default_goal(options.goal or Goal()), options.judging or Judging()
+    _check_goal(goal, target)
+    with _prepared(canonical(graph, options), calibration, options, judging) as setup:
+        names = [layer.name for layer in setup.study.layers]
+        measured = setup.measured([(ALONE, name) for name in names], _ranking(setup))
+        harm = {name: _noise(measured.variants[ALONE, name]) for name in names}
+        found = _search(setup, harm, modelled_costs(setup.study.graph, target), goal)
+        judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
+        for mix in found.candidates()[:_BUILDS]:
+            chosen = replace(found, best=mix)
+            artifact = build(replace(options, precision=chosen.precision()))
+            _report(options, "confirm", 0, 1)
+            confirmed = confirm(artifact, judged)
+            if confirmed is None or confirmed.reaches(goal, judged.float32):
+                return replace(artifact, search=chosen, confirmed=confirmed)
+        assert confirmed is not None
+        raise QcompError(
+            f"no mix reaches {goal} as compiled: {confirmed}", where="precision auto", fix="loosen a bound"
+        )
+
+
+def save_precision(found: Search, path: str | Path) -> Path:
+    """Writes the mix as the file that `compile --precision` takes, in one step."""
+    replace_file(Path(path), precision_text(found.precision()).encode(), 0o666)
+    return Path(path)
+
+
+def default_goal(goal: Goal) -> Goal:
+    """The goal, or the default one if it bounds nothing."""
+    return goal if goal.bounds_accuracy or goal.bounds_costs else Goal(max_drop=DEFAULT_DROP)
+
+
+def _search(setup: _Setup, harm: Mapping[str, float], costs: Costs, goal: Goal) -> Search:
+    everything = list(range(len(setup.samples)))
+    ranking = set(_ranking(setup))
+    held = [i for i in everything if i not in ranking] or everything
+    reference = outputs_on(setup.study.graph, setup.samples, setup.threads)
+    labels = [None] * len(reference) if setup.labels is None else setup.labels
+    judge = Judge(reference, labels, setup.judging.answers)
+
+    def fidelity(floats: tuple[str, ...]) -> tuple[Fidelity, Fidelity]:
+        graph = setup.study.mixed(dict.fromkeys(floats, "float32"))
+        found = list(map(judge, everything, outputs_on(graph, setup.samples, setup.threads)))
+        return Fidelity.of(found), Fidelity.of(_at(found, held))
+
+    plain = list(map(judge, everything, reference))
+    names = [layer.name for layer in setup.study.layers]
+    return search(
+        names, harm, default_goal(goal), costs, fidelity, (Fidelity.of(plain), Fidelity.of(_at(plain, held))),
+        lambda looked_at: _report(setup.options, "search", looked_at, 0),
+    )  # fmt: skip
+
+
+def _ranking(setup: _Setup) -> range:
+    """The samples that rank the layers; the others have a say of their own on every mix."""
+    count = len(setup.samples)
+    return range(0, count, max(2, -(-count // RANKING)))
+
+
+@contextmanager
+def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judging) -> Iterator[_Setup]:
+    """Calibrates every value that may get a grid, and reads the samples and labels to judge by."""
+    if is_quantized(graph):
+        raise QcompError(
+            "the model is quantized already, so there is nothing to choose", where="analyze", fix="give the float model"
+        )
+    model = to_onnx(graph)
+    inputs = inputs_of(model)
+    data = samples_of(calibration, inputs)
+    samples = list(data if judging.samples is None else samples_of(judging.samples, inputs, where="judging samples"))
+    if not samples:
+        raise QcompError("there is no sample to judge by", fix="give at least one, better 64 or more")
+    labels = None if judging.labels is None else labels_of(judging.labels)
+    if labels is not None:
+        check_count(labels, len(samples))
+    threads = judging.threads or len(os.sched_getaffinity(0))
+    points = possible_points(graph)
+    progress = partial(_report, options, "calibrate")
+    with Cluster(judging.scheduler) if judging.scheduler is not None else nullcontext() as cluster:
+        if cluster is None:
+            seen: Calibration = calibrate(model, data, points, options.method, progress)
+        else:
+            seen = cluster.calibrate(model, list(data), points, options.method, progress)
+        ranges = {name: (r.lo, r.hi) for name, r in seen.ranges().items()}
+        study = Study(graph, ranges, options.per_tensor)
+        check_has_layers(study)
+        yield _Setup(study, samples, labels, judging, threads, cluster, options)
+
+
+def _check_goal(goal: Goal | None, target: Target) -> None:
+    if goal is not None and goal.max_latency is not None and not target.rates:
+        raise QcompError(
+            f"target {target.name} has no rates to estimate times by", where="max_latency",
+            fix="bound the size instead, or name a target that has rates",
+        )  # fmt: skip
+
+
+def _noise(found: Sequence[Any]) -> float:
+    """Energy of the difference by that of the float outputs."""
+    signal = math.fsum(sample.signal for sample in found)
+    return math.fsum(sample.noise for sample in found) / signal if signal else 0.0
+
+
+def _at(found: Sequence[Any], indices: Sequence[int]) -> list[Any]:
+    return [found[i] for i in indices]
+
+
+def _report(options: Options, stage: str, done: int, total: int) -> None:
+    if options.progress is not None:
+        options.progress(stage, done, total)

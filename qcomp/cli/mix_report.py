@@ -1,0 +1,76 @@
+"""The search for a mix of precisions, as JSON and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qcomp.confirmation import Confirmed
+    from qcomp.quantize.mixes import Mix, Search
+
+
+def search_facts(found: Search, timed: bool, confirmed: Confirmed | None = None) -> dict[str, Any]:
+    """What `--json` says of a search; times are null where the target has no rates."""
+
+    def mix(looked_at: Mix) -> dict[str, Any]:
+        return {
+            "float32_layers": list(looked_at.floats),
+            **looked_at.whole.facts(),
+            "held": looked_at.held.facts(),
+            "milliseconds": looked_at.milliseconds if timed else None,
+            "bytes": looked_at.bytes,
+            "reaches_goal": looked_at.reached,
+            "on_front": looked_at in front,
+        }
+
+    front = found.front()
+    return {
+        "goal": str(found.goal),
+        "float32": found.float32.facts(),
+        "best": mix(found.best),
+        "precision": found.precision(),
+        "looked_at": [mix(looked_at) for looked_at in found.looked_at],
+        "confirmed": None
+        if confirmed is None
+        else {**confirmed.fidelity.facts(), "milliseconds": confirmed.milliseconds, "bytes": confirmed.bytes},
+    }
+
+
+def show_search(facts: Mapping[str, Any]) -> None:
+    """The front and the mix that was chosen, fastest first."""
+    from qcomp.cli.output import bytes_text, plural, print_table
+
+    judged = "accuracy" if facts["best"]["accuracy"] is not None else "agreement"
+    timed = facts["best"]["milliseconds"] is not None
+    chosen = facts["best"]["float32_layers"]
+    shown = [m for m in facts["looked_at"] if m["on_front"] or m["float32_layers"] == chosen]
+    front = sorted(shown, key=lambda m: (m["milliseconds"] or 0.0, m["bytes"]))
+    rows = [
+        (
+            len(mix["float32_layers"]), decibels(mix), share(mix[judged]),
+            *([f"{mix['milliseconds']:.3f}"] if timed else []), bytes_text(mix["bytes"]),
+            "chosen" if mix["float32_layers"] == chosen
+            else "yes" if mix["reaches_goal"] else "no",
+        )
+        for mix in front
+    ]  # fmt: skip
+    head = ("float32 layers", "dB", judged, *(["estimated ms"] if timed else []), "constants", "reaches the goal")
+    print_table("", head, rows)
+    best = facts["best"]
+    names = ", ".join(best["float32_layers"][:6]) + (", ..." if len(best["float32_layers"]) > 6 else "")
+    count = plural(len(best["float32_layers"]), "layer")
+    print(f"{facts['goal']}: {count} in float32{': ' + names if names else ''}")
+    print(f"  looked at {plural(len(facts['looked_at']), 'mix')}: {decibels(best)} dB, {judged} {share(best[judged])}")
+    if facts["confirmed"] is not None:
+        got = facts["confirmed"]
+        print(f"  as compiled: {decibels(got)} dB, {judged} {share(got[judged])}, {got['milliseconds']:.3f} ms")
+
+
+def decibels(facts: Mapping[str, Any]) -> str:
+    """JSON has no infinity: null stands for the same outputs."""
+    return "same" if facts["sqnr_db"] is None else f"{facts['sqnr_db']:.1f}"
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

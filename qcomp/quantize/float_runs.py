@@ -1,0 +1,71 @@
+"""Graphs on samples by onnxruntime, several samples at a time; a sample's result depends on the sample alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcomp.errors import QcompError
+from qcomp.ir.graph import Graph
+from qcomp.ir.onnx_export import to_onnx
+
+Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def runner(graph: Graph) -> Callable[[Arrays], list[NDArray[Any]]]:
+    """A function from the inputs of a graph to its outputs, in order, each once; it may run in several threads.
+
+    Fake quantization is computed as written, in float32: pairs of QuantizeLinear and DequantizeLinear are not made
+    into integer kernels.  QcompError when onnxruntime does not run the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # samples run side by side instead, and results do not depend on how many
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            to_onnx(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except (RuntimeError, ValueError) as error:
+        raise _failure("load", error) from error
+    names = [value.name for value in dict.fromkeys(graph.outputs)]
+
+    def run(feed: Arrays) -> list[NDArray[Any]]:
+        try:
+            found: list[NDArray[Any]] = session.run(names, {k: np.asarray(v, order="C") for k, v in feed.items()})
+        except (RuntimeError, ValueError) as error:
+            raise _failure("run", error) from error
+        return found
+
+    return run
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """Results in the order of the items."""
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
+
+
+def outputs_on(graph: Graph, samples: Sequence[Arrays], threads: int) -> list[list[NDArray[Any]]]:
+    """The outputs of the whole graph for every sample."""
+    run = runner(graph)
+    names = [value.name for value in graph.inputs]
+    return side_by_side(lambda sample: run({name: sample[name] for name in names}), samples, threads)
+
+
+def _failure(what: str, error: Exception) -> QcompError:
+    lines = str(error).strip().splitlines()
+    return QcompError(
+        f"onnxruntime cannot {what} the graph ({lines[0] if lines else type(error).__name__})", fix="check the model"
+    )

@@ -1,0 +1,58 @@
+"""Labels: the right answers of every sample, from a file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcomp.errors import QcompError
+
+Labels = tuple[NDArray[np.int64], ...]
+
+_FIX = "give whole numbers, one a sample or one a row of its output: .npy, .npz (key labels), .json, .txt"
+
+
+def read_labels(path: Path) -> Labels:
+    """The labels in a file, int64 [answers] for each sample; QcompError for anything else."""
+    try:
+        return labels_of(_content(path), str(path))
+    except OSError as error:
+        raise QcompError(f"cannot be read: {error.strerror or error}", where=str(path), fix=_FIX) from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise QcompError("these are no labels", where=str(path), fix=_FIX) from None
+
+
+def labels_of(labels: Any, where: str = "labels") -> Labels:
+    """int64 [answers] for each sample, from a sequence of numbers or of sequences; QcompError for other things."""
+    try:
+        arrays = tuple(np.atleast_1d(np.asarray(label)) for label in labels)
+    except (TypeError, ValueError):
+        arrays = ()
+    if not arrays or any(a.ndim != 1 or (a.size and a.dtype.kind not in "iu") for a in arrays):
+        raise QcompError("these are no labels", where=where, fix=_FIX)
+    return tuple(array.astype(np.int64) for array in arrays)
+
+
+def check_count(labels: Labels, samples: int) -> None:
+    """QcompError unless there is one label for each sample."""
+    if len(labels) != samples:
+        raise QcompError(f"{len(labels)} labels for {samples} samples", where="labels", fix="give one for each sample")
+
+
+def _content(path: Path) -> Any:
+    kind = path.suffix.lower()
+    if kind == ".npy":
+        return np.load(path, allow_pickle=False)
+    if kind == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            keys = file.files
+            return file["labels" if "labels" in keys or len(keys) != 1 else keys[0]]
+    text = path.read_text(encoding="utf-8")
+    if kind == ".json":
+        return json.loads(text)
+    return [[int(word) for word in line.replace(",", " ").split()] for line in text.splitlines() if line.strip()]

@@ -1,0 +1,72 @@
+"""What a mix of precisions costs: milliseconds and bytes, by a model that adds up over the nodes.
+
+A node takes macs / rate of its kind and precision + bytes moved / rate of bytes, with the rates of the target, of one
+core (`[rates]` in its file); moved are its operands and its result, in the width of its precision.  What a float layer
+takes out of the integer side with it counts too.  The size is that of the constants: int8 weights with a bias and a
+multiplier for each channel, or float32 weights.  Code comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from qcomp.ir.graph import Graph, Node
+from qcomp.ir.types import DType
+from qcomp.passes.integer_regions import integer_nodes
+from qcomp.passes.precision import PRECISIONS, set_precision
+from qcomp.targets import Target
+
+INT8, FLOAT32 = "int8", "float32"
+
+# For targets without rates: how precisions compare, in no unit of time.
+_NO_RATES: Mapping[str, float] = {"int8": 4.0, "float32": 1.0, "bytes": 1.0}
+_BYTES_PER_CHANNEL = {INT8: 6, FLOAT32: 4}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A canonical float graph with the cost of every node in every precision; `timed`: milliseconds are meant."""
+
+    graph: Graph
+    timed: bool
+    of: Mapping[Node, Mapping[str, tuple[float, int]]]
+
+    def milliseconds(self, floats: Collection[str]) -> float:
+        return sum(cost[0] for cost in self._chosen(floats))
+
+    def bytes(self, floats: Collection[str]) -> int:
+        return sum(cost[1] for cost in self._chosen(floats))
+
+    def _chosen(self, floats: Collection[str]) -> list[tuple[float, int]]:
+        set_precision(self.graph, dict.fromkeys(floats, FLOAT32))
+        inside = integer_nodes(self.graph)
+        return [costs[INT8 if node in inside else FLOAT32] for node, costs in self.of.items()]
+
+
+def modelled_costs(graph: Graph, target: Target) -> Costs:
+    """The costs of a canonical float graph by the target's rates."""
+    own = graph.clone()
+    return Costs(own, bool(target.rates), {node: _costs(node, target.rates or _NO_RATES) for node in own.nodes})
+
+
+def _costs(node: Node, rates: Mapping[str, float]) -> dict[str, tuple[float, int]]:
+    """Precision -> milliseconds and bytes of one node."""
+    values = [v for v in (*node.inputs, *node.outputs) if v is not None]
+    moved = sum(v.type.elements for v in values if not v.is_constant)
+    constants = [v.type.elements for v in values if v.is_constant and v.dtype is DType.F32]
+    macs = node.op.macs(node.call)
+    channels = node.output.shape[1] if macs and len(node.outputs) == 1 and node.output.type.rank > 1 else 0
+    found = {}
+    for name, dtype in PRECISIONS.items():
+        width = dtype.numpy.itemsize
+        rate = rates.get(f"{name}_{_kind(node)}") or rates[name]
+        milliseconds = (macs / rate + moved * width / rates["bytes"]) / 1e6
+        # Weights are the largest constant; what is per channel is counted by channel.
+        size = max(constants, default=0) * width + channels * _BYTES_PER_CHANNEL[name]
+        found[name] = milliseconds, size
+    return found
+
+
+def _kind(node: Node) -> str:
+    return "grouped" if node.attrs.get("groups", 1) != 1 else node.op.name
