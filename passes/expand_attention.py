@@ -45,6 +45,6 @@ class ExpandAttention(NodeRewrite):
         if mask is not None:
             scores = graph.add("add", [scores, mask], names=[f"{name}.masked"]).output
         weights = graph.add("softmax", [scores], {"axis": 3}, names=[f"{name}.weights"]).output
-        mean = graph.add("matmul", [weights, v], names=[f"{name}.h"]).output
+        mean = graph.add("matmul", [weights, v], names=[f"{name}.h"], node_name=node.name).output
         graph.replace(node, graph.add("transpose", [mean], {"perm": (0, 2, 1, 3)}).output)
         return True

@@ -23,6 +23,7 @@ from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import canonicalization
 from qcomp.passes.channels_last import ChannelsLast
 from qcomp.passes.choose_precision import ChoosePrecision
+from qcomp.passes.columns_to_rows import ColumnsToRows
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
 from qcomp.passes.equalize_channels import EqualizeChannels
@@ -335,6 +336,7 @@ def integer_lowering(own_scales: bool = True) -> list[Pass]:
         ExpandAttention(),
         FoldIntegerFunctions(),
         FuseTables(),
+        ColumnsToRows(),
         RemoveNoOps(),
         FoldConstants(quantized=True),  # weights of ops that stayed float
         CommonSubexpressions(),
