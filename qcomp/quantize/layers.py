@@ -26,7 +26,6 @@ class Layer:
     op: str
     macs: int
     parameters: int
-    channels: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ class Study:
                 nodes[0].op.name,
                 sum(node.op.macs(node.call) for node in nodes),
                 sum(v.type.elements for node in nodes for v in node.inputs if v is not None and v.is_constant),
-                sum(node.input(1).shape[0] for node in nodes if node.op.macs(node.call) and node.input(1).is_constant),
             )
             for name, nodes in grouped.items()
         )
