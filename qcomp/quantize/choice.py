@@ -35,6 +35,8 @@ CANDIDATES: tuple[tuple[str, float], ...] = (
 _WORTH = 0.97
 _MOST_ROWS = 4096
 _MOST_SAMPLES = 8
+# Of fewer values there is no telling which are so rare that they may be clipped.
+_LEAST_VALUES = 4096
 
 Span = tuple[float, float]
 
@@ -55,13 +57,15 @@ def choose_ranges(
 ) -> tuple[Choice, ...]:
     """A range for the points of a float graph; tensors that share a grid take the same candidate.
 
-    Without samples there is nothing to choose by.  Tensors with attention masks, and those without any value, are left
-    out.
+    Without samples there is nothing to choose by.  Tensors with attention masks, and those of few values, are
+    left out.
     """
     if not samples:
         return ()
-    spans = {v: found for v in plan.points if (found := _candidates(calibration, v.name)) is not None}
-    noises = _noises(graph, spans, samples[:: max(1, len(samples) // _MOST_SAMPLES)])
+    used = samples[:: max(1, len(samples) // _MOST_SAMPLES)]
+    enough = [v for v in plan.points if v.type.elements * len(used) >= _LEAST_VALUES]
+    spans = {v: found for v in enough if (found := _candidates(calibration, v.name)) is not None}
+    noises = _noises(graph, spans, used)
     choices = []
     for members in plan.members().values():
         if not all(value in spans for value in members):

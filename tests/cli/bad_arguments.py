@@ -37,6 +37,7 @@ def _of(name: str, mention: str, template: Template) -> None:
 _compile("unknown target", "x86_64-avx512vnn", "--target", "x86_64-avx512vnn")
 _compile("target as a path", "../targets", "--target", "../targets/x86_64")
 _compile("method typo", "entrpy", "--method", "entrpy")
+_compile("effort typo", "unknown effort", "--effort", "most")
 _compile("percentile that is no number", "many", "--method", "percentile:many")
 _compile("percentile beyond 100", "200", "--method", "percentile:200")
 _compile("backend that does not exist", "tvn", "--backend", "tvn")

@@ -60,6 +60,18 @@ def test_tensors_of_one_grid_take_one_candidate() -> None:
     assert found["a"].method == found["b"].method
 
 
+def test_a_tensor_of_few_values_is_left_as_it_is() -> None:
+    graph = parse_graph("""graph @m {
+  input %x: f32[1,2]
+  const %w: f32[2,1] = [1.0, 0.0]
+  %y: f32[1,1] = gemm(%x, %w)
+  output %y
+}""")
+    samples = [{"x": sample[:1]} for sample in OUTLIERS]
+    calibration = calibrate(to_onnx(graph), samples, ["x"], "auto")
+    assert choose_ranges(graph, plan_quantization(graph), calibration, samples) == ()
+
+
 def test_readers_end_where_values_mix() -> None:
     graph = parse_graph("""graph @m {
   input %x: f32[1,2]
