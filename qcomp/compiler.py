@@ -38,6 +38,7 @@ from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.quantize_dynamically import QuantizeDynamically
+from qcomp.passes.quantize_state import QuantizeState
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.shorten_multipliers import ShortenMultipliers
 from qcomp.passes.signed_edges import SignedEdges
@@ -213,6 +214,7 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
             options.on_calibration(calibration)
         ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
         graph = _run(graph, [InsertFakeQuant(ranges=ranges), AssignPerChannel(options.per_tensor)], options)
+        graph = _run(graph, [QuantizeState(options.per_tensor)], options)
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
