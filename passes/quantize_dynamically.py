@@ -41,14 +41,14 @@ class QuantizeDynamically(NodeRewrite):
     def rewrite(self, graph: Graph, node: Node) -> bool:
         if chosen_float(graph, node):
             return False
-        return self._gemm(graph, node) if node.op.name == "gemm" else self._layer(graph, node)
+        return self._gemm(graph, node) if node.op.name == "gemm" else quantize_layer(graph, node, self.per_tensor, 0.0)
 
     def _gemm(self, graph: Graph, node: Node) -> bool:
         x, w, bias = node.input(0), node.input(1), node.optional(2)
-        if not is_product(node) or not (bias is None or bias.is_constant) or not _may_be_int8(w, x.shape[-1]):
+        if not is_product(node) or not (bias is None or bias.is_constant) or not may_be_int8(w, x.shape[-1]):
             return False
         by_column = w.array if node.attrs["trans_b"] else w.array.T
-        weights, scales = self._rounded(graph, w, by_column, node.call.float("alpha"))
+        weights, scales = rounded_weights(graph, w, by_column, self.per_tensor, node.call.float("alpha"))
         rows = graph.add("dynamic_quantize", [x], {"dtype": DType.I8, "per_row": True}, names=[f"{x.name}.q"])
         added = None
         if bias is not None:
@@ -59,31 +59,35 @@ class QuantizeDynamically(NodeRewrite):
         graph.replace(node, product.output)
         return True
 
-    def _layer(self, graph: Graph, node: Node) -> bool:
-        r = node.input(1)
-        if not _may_be_int8(r, r.shape[-1]):
-            return False
-        weights, scales = self._rounded(graph, r, r.array)
-        operands = [node.input(0), weights, node.optional(2), node.optional(3), scales]
-        names = [v.name for v in node.outputs]
-        layer = graph.add(node.op.name, operands, node.attrs, names=names, node_name=node.name)
-        graph.replace(node, *layer.outputs)
-        return True
 
-    def _rounded(
-        self, graph: Graph, value: Value, weights: np.ndarray, factor: float = 1.0
-    ) -> tuple[Value, Value]:
-        """Constants of weights [N, K] as int8, and of their scales [N] times a factor."""
-        scales = weight_scales(weights, None if self.per_tensor else 0).astype(np.float32)
-        scales = np.broadcast_to(scales, weights.shape[:1])
-        integers = np.clip(np.rint(weights / scales[:, None]), -127, 127).astype(np.int8)
-        name = plain_name(value)
-        return (
-            graph.constant(np.ascontiguousarray(integers), name),
-            graph.constant(np.ascontiguousarray(scales * np.float32(factor)), f"{name}.scale"),
-        )
+def rounded_weights(
+    graph: Graph, value: Value, weights: np.ndarray, per_tensor: bool, factor: float = 1.0
+) -> tuple[Value, Value]:
+    """Constants of weights [N, K] as symmetric int8, and of their scales [N] times a factor."""
+    scales = weight_scales(weights, None if per_tensor else 0).astype(np.float32)
+    scales = np.broadcast_to(scales, weights.shape[:1])
+    integers = np.clip(np.rint(weights / scales[:, None]), -127, 127).astype(np.int8)
+    name = plain_name(value)
+    return (
+        graph.constant(np.ascontiguousarray(integers), name),
+        graph.constant(np.ascontiguousarray(scales * np.float32(factor)), f"{name}.scale"),
+    )
 
 
-def _may_be_int8(weights: Value, taps: int) -> bool:
+def quantize_layer(graph: Graph, node: Node, per_tensor: bool, state_scale: float) -> bool:
+    """Gives lstm or gru int8 weights, where they are float constants; True if it did."""
+    r = node.input(1)
+    if not may_be_int8(r, r.shape[-1]):
+        return False
+    weights, scales = rounded_weights(graph, r, r.array, per_tensor)
+    operands = [node.input(0), weights, node.optional(2), node.optional(3), scales]
+    attrs = {**node.attrs, "state_scale": state_scale}
+    layer = graph.add(node.op.name, operands, attrs, names=[v.name for v in node.outputs], node_name=node.name)
+    graph.replace(node, *layer.outputs)
+    return True
+
+
+def may_be_int8(weights: Value, taps: int) -> bool:
+    """Whether float weights are constant, finite, and few enough a sum."""
     known = weights.is_constant and weights.dtype is DType.F32
     return known and taps <= MOST_TAPS and bool(np.isfinite(weights.array).all())

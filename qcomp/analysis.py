@@ -29,7 +29,7 @@ from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.judging import Judging
 from qcomp.quantize.labels import Labels, check_count, labels_of
 from qcomp.quantize.layers import ALONE, WITHOUT, Layer, Study, check_has_layers
-from qcomp.quantize.mixes import Search, search
+from qcomp.quantize.mixes import Mix, Search, search
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.sensitivity import Judge, Measured, Sensitivity, Variant, measure, sensitivities
 from qcomp.reports.costs import Costs, modelled_costs
@@ -134,9 +134,10 @@ def compile_mix(
 ) -> Artifact:
     """The artifact of a mix that reaches the goal of the options, for an imported float graph.
 
-    Half of the samples rank the layers; a mix has to reach the goal on all samples and on the other half.  Mixes are
-    measured in simulation; the best one is built (`build`), and where the target runs here the artifact itself has to
-    reach the goal, else the next better one is built.
+    Where everything in int8 reaches it, as compiled and run here, that is the mix.  Else half of the samples rank the
+    layers; a mix has to reach the goal on all samples and on the other half.  Mixes are measured in simulation, which
+    leaves out what calibration makes up for afterwards and so errs on the safe side; the best one is built (`build`),
+    and where the target runs here the artifact itself has to reach the goal, else the next better one is built.
     """
     if calibration is None:
         raise QcompError("there is no calibration data", where="precision auto", fix="give samples (--calibrate DATA)")
@@ -144,10 +145,18 @@ def compile_mix(
     _check_goal(goal, target)
     with _prepared(canonical(graph, options), calibration, options, judging) as setup:
         names = [layer.name for layer in setup.study.layers]
+        costs = modelled_costs(setup.study.graph, target)
+        judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
+        if goal.bounds_accuracy:
+            artifact = build(replace(options, precision=None))
+            _report(options, "confirm", 0, 1)
+            confirmed = confirm(artifact, judged)
+            if confirmed is not None and confirmed.reaches(goal, judged.float32):
+                plain = _all_int8(names, goal, costs, confirmed.fidelity, judged.float32)
+                return replace(artifact, search=plain, confirmed=confirmed)
         measured = setup.measured([(ALONE, name) for name in names], _ranking(setup))
         harm = {name: _noise(measured.variants[ALONE, name]) for name in names}
-        found = _search(setup, harm, modelled_costs(setup.study.graph, target), goal)
-        judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
+        found = _search(setup, harm, costs, goal)
         for mix in found.candidates()[:_BUILDS]:
             chosen = replace(found, best=mix)
             artifact = build(replace(options, precision=chosen.precision()))
@@ -159,6 +168,12 @@ def compile_mix(
         raise QcompError(
             f"no mix reaches {goal} as compiled: {confirmed}", where="precision auto", fix="loosen a bound"
         )
+
+
+def _all_int8(names: Sequence[str], goal: Goal, costs: Costs, found: Fidelity, float32: Fidelity) -> Search:
+    """The search that ended before it began."""
+    mix = Mix((), found, found, costs.milliseconds(()), costs.bytes(()), True)
+    return Search(goal, mix, (mix,), float32, tuple(names))
 
 
 def save_precision(found: Search, path: str | Path) -> Path:

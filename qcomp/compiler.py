@@ -43,6 +43,7 @@ from qcomp.passes.precision import read_precision
 from qcomp.passes.prove_accumulators import ProveAccumulators
 from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.passes.quantize_dynamically import QuantizeDynamically
+from qcomp.passes.quantize_state import QuantizeState
 from qcomp.passes.remove_no_ops import RemoveNoOps
 from qcomp.passes.shorten_multipliers import ShortenMultipliers
 from qcomp.passes.signed_edges import SignedEdges
@@ -283,7 +284,7 @@ def _put_on_grids(graph: Graph, samples: Data, points: Sequence[str], own_scales
         graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
         if options.on_quality is not None:
             options.on_quality(Quality(equalized, found, choices))
-    return graph
+    return _run(graph, [QuantizeState(options.per_tensor)], options)
 
 
 def read_precision_of(options: Options) -> dict[str, str]:

@@ -109,10 +109,16 @@ def test_recurrent_layers_become_dynamic(tmp_path: Path, op: str, gates: int) ->
     assert len(artifact.coverage.dynamic) == 2 and artifact.coverage.integer_share == 1.0
     as_float = compile(model)
     assert [i.reason for i in as_float.coverage.islands if i.op == op.lower()] == ["float-state"]
-    compiled, float_model = (
-        load(str(a.save(tmp_path / f"{n}.so"))) for n, a in (("dynamic", artifact), ("float", as_float))
+    data = [{"x": x} for x in rng.normal(size=(8, 9, 2, 16)).astype(np.float32)]
+    static = compile(model, calibration=data)
+    assert static.coverage.dynamic == () and static.coverage.integer_share == 1.0 and not static.coverage.islands
+    compiled, calibrated, float_model = (
+        load(str(a.save(tmp_path / f"{n}.so")))
+        for n, a in (("dynamic", artifact), ("static", static), ("float", as_float))
     )
-    feeds = {"x": rng.normal(size=(9, 2, 16)).astype(np.float32)}
+    feeds = data[0]
+    assert (calibrated.run(feeds)["y"] == run(static.graph, feeds)["y"]).all()
+    assert np.abs(calibrated.run(feeds)["y"] - float_model.run(feeds)["y"]).max() < 0.05
     result = compiled.run(feeds)["y"]
     assert (result == run(artifact.graph, feeds)["y"]).all()
     assert (float_model.run(feeds)["y"] == run(as_float.graph, feeds)["y"]).all()

@@ -72,8 +72,8 @@ _REASONS = {
         "nothing to do: it stays float32 and exact; rewrite the model without it if it dominates the profile",
     ),
     "float-state": (
-        "the state of a recurrent layer has no range before it runs",
-        "compile with --dynamic, which finds it at each step",
+        "the state of a recurrent layer is not quantized",
+        "give calibration data (--calibrate), or compile with --dynamic, which finds its range at each step",
     ),
     "two-activations": (
         "a product of two computed tensors has no int8 form",
@@ -168,12 +168,17 @@ def coverage(graph: Graph) -> Coverage:
 
 def is_dynamic(node: Node) -> bool:
     """Whether a node multiplies int8 weights with what it, or the node before it, quantizes at run time."""
-    return node.op.name in DYNAMIC_OPS or (node.op.name in RECURRENT_OPS and node.input(1).dtype is DType.I8)
+    return node.op.name in DYNAMIC_OPS or (_is_int8_layer(node) and not node.attrs["state_scale"])
+
+
+def _is_int8_layer(node: Node) -> bool:
+    """A recurrent layer with int8 weights; its gates and cell state are float32."""
+    return node.op.name in RECURRENT_OPS and node.input(1).dtype is DType.I8
 
 
 def computes_on_float(node: Node) -> bool:
     """Whether a node (other than a conversion) works on float operands."""
-    if node.op.name in INTEGER_OPS or is_dynamic(node):
+    if node.op.name in INTEGER_OPS or _is_int8_layer(node):
         return False
     return any(_is_float(v) for v in (*node.inputs, *node.outputs))
 

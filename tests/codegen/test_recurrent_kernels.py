@@ -30,6 +30,8 @@ def layers(op: str, gates: int) -> Cases:
             r = cases.data((gates * hidden, hidden), DType.I8 if integer else DType.F32, 0.5)
             scales = cases.constant(np.abs(cases.data((gates * hidden,))) * np.float32(0.01)) if integer else None
             attrs: dict[str, object] = {"reverse": bool((variant ^ index) & 2)}
+            if integer and index % 2:
+                attrs["state_scale"] = float(np.float32(1 / 127))
             if op == "gru":
                 attrs["linear_before_reset"] = bool((variant + index) & 1)
                 bias = cases.constant(cases.data((hidden,))) if attrs["linear_before_reset"] and variant & 2 else None

@@ -644,26 +644,27 @@ def dynamic_qgemm(d: Dice) -> Case:
     return case("dynamic_qgemm", operands, constants=(3, 4, 5, 6))
 
 
-def _layer(d: Dice, gates: int) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
-    """Operands x and r, and initial state and scales, of a recurrent layer."""
+def _layer(d: Dice, gates: int) -> tuple[list[np.ndarray], list[np.ndarray | None], float]:
+    """Operands x and r, initial state and scales, and the step of the state, of a recurrent layer."""
     batch, hidden, integer = d.int(1, 3), d.int(1, 5), d.bool()
     x = d.floats((d.int(1, 4), batch, gates * hidden), 1.0)
     r = d.ints((gates * hidden, hidden), -127, 127, np.int8) if integer else d.floats((gates * hidden, hidden), 0.5)
     scales = np.abs(d.floats((gates * hidden,), 0.005)) if integer else None
-    return [x, r], [d.floats((batch, hidden), 0.5) if d.bool() else None, scales]
+    grid = float(np.float32(0.01)) if integer and d.bool() else 0.0
+    return [x, r], [d.floats((batch, hidden), 0.3) if d.bool() else None, scales], grid
 
 
 def lstm(d: Dice) -> Case:
-    (x, r), (h0, scales) = _layer(d, 4)
+    (x, r), (h0, scales), grid = _layer(d, 4)
     c0 = d.floats(h0.shape) if h0 is not None and d.bool() else None
-    return case("lstm", [x, r, h0, c0, scales], {"reverse": d.bool()}, constants=(1, 4))
+    return case("lstm", [x, r, h0, c0, scales], {"reverse": d.bool(), "state_scale": grid}, constants=(1, 4))
 
 
 def gru(d: Dice) -> Case:
-    (x, r), (h0, scales) = _layer(d, 3)
+    (x, r), (h0, scales), grid = _layer(d, 3)
     linear = d.bool()
     bias = d.floats((r.shape[1],)) if linear and d.bool() else None
-    attrs = {"reverse": d.bool(), "linear_before_reset": linear}
+    attrs = {"reverse": d.bool(), "linear_before_reset": linear, "state_scale": grid}
     return case("gru", [x, r, bias, h0, scales], attrs, constants=(1, 2, 4))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import Operands, Source, render
+from qcomp.codegen.c.portable.code import Operands, Source, render, scalar_type
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.products import BLOCK, Epilogue, blocked, constant_operands
 from qcomp.codegen.c.portable.tasks import split
@@ -200,10 +200,12 @@ class MatMul(Kernel):
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, operands = request.node, Operands(request)
-        a, b, y = operands.source(0), operands.source(1), operands.result()
         gemm = self.op == "gemm"
+        turned = gemm and node.call.bool("trans_b") and node.input(1).is_constant
+        a, y = operands.source(0), operands.result()
+        b = _turned(operands) if turned else operands.source(1)
         a_view = _matrix(a, left=True, transposed=gemm and node.call.bool("trans_a"))
-        b_view = _matrix(b, left=False, transposed=gemm and node.call.bool("trans_b"))
+        b_view = _matrix(b, left=False, transposed=gemm and not turned and node.call.bool("trans_b"))
         depth, columns = b_view.rows, b_view.columns
         batch = np.broadcast_shapes(a_view.batch, b_view.batch)
         y_shape = (*batch, a_view.rows, columns)
@@ -280,6 +282,14 @@ class _Matrix:
     columns: int
     row_stride: int
     column_stride: int
+
+
+def _turned(operands: Operands) -> Source:
+    """The constant operand b transposed: neighbours of a vector across columns are neighbours in memory."""
+    array = np.ascontiguousarray(operands.request.node.input(1).array.T)
+    dtype = operands.request.node.input(1).dtype
+    ctype = scalar_type(dtype, operands.request.node)
+    return Source(operands.constant(array), ctype, dtype, array.shape, (array.shape[1], 1))
 
 
 def _matrix(source: Source, *, left: bool, transposed: bool) -> _Matrix:

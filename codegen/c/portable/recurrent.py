@@ -12,6 +12,7 @@ from qcomp.codegen.c.portable.dynamic import QUANTIZE_ROW
 from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.products import constant_operands
 from qcomp.codegen.c.portable.tasks import split
+from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
 from qcomp.targets import Target
 
@@ -81,6 +82,7 @@ class Recurrent(Kernel):
         products = self.products(operands, node, hidden)
         zeros = operands.constant(np.zeros(hidden, np.float32))
         initial = [operands.source(i).pointer if operands.present(i) else "" for i in self.states]
+        grid = node.call.float("state_scale")
         parts = split(batch, steps * hidden * hidden * self.gates / 8)
         text = render(
             f"{self.op}.c.j2",
@@ -88,7 +90,8 @@ class Recurrent(Kernel):
                 operands.result(i).pointer for i in range(len(node.outputs))
             ], products=products, initial=initial, zeros=zeros, parts=parts, steps=steps, batch=batch, hidden=hidden,
             dwords=-(-hidden // 4), lanes=BLOCK, blocks=-(-hidden // BLOCK), gates=self.gates, integer=integer,
-            reverse=node.call.bool("reverse"), **self.values(operands, node),
+            state_scale=float_literal(grid) if grid else "", reverse=node.call.bool("reverse"),
+            **self.values(operands, node),
         )  # fmt: skip
         helpers: tuple[CFunction, ...] = (ROUND, QUANTIZE_ROW) if integer else ()
         helpers += tuple(dict.fromkeys(f for p in products for f in p.functions))

@@ -6,7 +6,8 @@ the state with the recurrent weights, step after step:
     recurrent(h)[j] = Σ h[k]·r[j, k], k in order as in `qcomp.ir.ordered`                              r float32
     recurrent(h)[j] = float32(Σ (q[k] − zp)·r[j, k])·(scale·r_scale[j])                                r int8
 
-with q, scale, zp those of `dynamic_quantize` for each row of h.  sigmoid(x) = 1 / (1 + exp(−x)); exp and tanh are those
+with q, scale, zp those of `dynamic_quantize` for each row of h, or where `state_scale` is not 0 that scale,
+q = clamp(rne(h / scale), −128, 127) with 0 for NaN, and zp = 0.  sigmoid(x) = 1 / (1 + exp(−x)); exp and tanh are those
 of `qcomp.ir.fixed_math`; every operation is float32 and rounded.
 """
 
@@ -19,20 +20,25 @@ import numpy as np
 from qcomp.ir import fixed_math as fm
 from qcomp.ir.intervals import magnitude, operand_interval, span
 from qcomp.ir.ops.dynamic import MOST_TAPS, dynamic_quantize
+from qcomp.ir.ops.quantized import quantize_array
 from qcomp.ir.ops.unary import sigmoid
 from qcomp.ir.ordered import ordered_product
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import check_vector, integer_matmul
-from qcomp.ir.types import DType, TensorType
+from qcomp.ir.types import DType, Quantization, TensorType
 
 ONE = np.float32(1)
 
 
-def recurrent_product(h: np.ndarray, r: np.ndarray, r_scale: np.ndarray | None) -> np.ndarray:
+def recurrent_product(h: np.ndarray, r: np.ndarray, r_scale: np.ndarray | None, state_scale: float) -> np.ndarray:
     """h f32[B, H] times r [N, H] -> f32[B, N]; r is float32, or int8 with scales f32[N]."""
     if r_scale is None:
         return ordered_product(h, np.ascontiguousarray(r.T))
-    q, scale, zero = dynamic_quantize(h)
+    if state_scale:
+        q = quantize_array(h, Quantization.per_tensor(state_scale), DType.I8).astype(np.int64)
+        scale, zero = np.full(h.shape[0], state_scale, np.float32), np.zeros(h.shape[0], np.int64)
+    else:
+        q, scale, zero = dynamic_quantize(h)
     acc = integer_matmul(q - zero[:, None], r.T).astype(np.int32)
     return np.asarray(acc.astype(np.float32) * (scale[:, None] * r_scale))
 
@@ -52,6 +58,10 @@ def _check_gates(call: Call, gates: int, r_scale: int) -> tuple[int, int, int]:
     integer = r.dtype is DType.I8
     if r.shape != (width, hidden) or gates * hidden != width or not (integer or r.dtype is DType.F32):
         raise call.fail(f"x {list(x.shape)} and r {r.dtype.value}{list(r.shape)} do not fit")
+    state_scale = call.float("state_scale")
+    known = 0.0 <= state_scale < 3.4e38 and float(np.float32(state_scale)) == state_scale
+    if not known or (state_scale and not integer):
+        raise call.fail(f"state_scale {state_scale} is not a float32 of int8 weights")
     if integer is not call.has(r_scale):
         raise call.fail("int8 weights want scales, and others none")
     if integer:
@@ -84,7 +94,7 @@ class Lstm(Op):
 
     name = "lstm"
     operands = ("x", "r", "h0?", "c0?", "r_scale?")
-    attributes = {"reverse": Attr("bool", False)}
+    attributes = {"reverse": Attr("bool", False), "state_scale": Attr("float", 0.0)}
     results = 3
 
     def infer(self, call: Call) -> Sequence[TensorType]:
@@ -100,7 +110,7 @@ class Lstm(Op):
         y, h, c = np.empty(call.results[0].shape, np.float32), _state(call, h0), _state(call, c0)
         with np.errstate(all="ignore"):
             for t in _steps(call):
-                i, o, f, g = np.split(x[t] + recurrent_product(h, r, r_scale), 4, axis=1)
+                i, o, f, g = np.split(x[t] + recurrent_product(h, r, r_scale, call.float("state_scale")), 4, axis=1)
                 c = sigmoid(f) * c + sigmoid(i) * fm.tanh(g)
                 y[t] = h = sigmoid(o) * fm.tanh(c)
         return [y, np.asarray(h), np.asarray(c)]
@@ -126,7 +136,11 @@ class Gru(Op):
 
     name = "gru"
     operands = ("x", "r", "rb?", "h0?", "r_scale?")
-    attributes = {"reverse": Attr("bool", False), "linear_before_reset": Attr("bool", False)}
+    attributes = {
+        "reverse": Attr("bool", False),
+        "linear_before_reset": Attr("bool", False),
+        "state_scale": Attr("float", 0.0),
+    }
     results = 2
 
     def infer(self, call: Call) -> Sequence[TensorType]:
@@ -142,18 +156,18 @@ class Gru(Op):
         x, r, rb, h0, r_scale = (*operands, None, None, None)[:5]
         assert x is not None and r is not None
         y, h, linear = np.empty(call.results[0].shape, np.float32), _state(call, h0), call.bool("linear_before_reset")
-        both = 2 * r.shape[1]
+        both, grid = 2 * r.shape[1], call.float("state_scale")
         scales = (None, None) if r_scale is None else (r_scale[:both], r_scale[both:])
         with np.errstate(all="ignore"):
             for t in _steps(call):
-                gates = sigmoid(x[t][:, :both] + recurrent_product(h, r[:both], scales[0]))
+                gates = sigmoid(x[t][:, :both] + recurrent_product(h, r[:both], scales[0], grid))
                 z, s = np.split(gates, 2, axis=1)
                 own = x[t][:, both:]
                 if linear:
-                    part = recurrent_product(h, r[both:], scales[1])
+                    part = recurrent_product(h, r[both:], scales[1], grid)
                     n = fm.tanh(own + s * (part if rb is None else part + rb))
                 else:
-                    n = fm.tanh(own + recurrent_product(s * h, r[both:], scales[1]))
+                    n = fm.tanh(own + recurrent_product(s * h, r[both:], scales[1], grid))
                 y[t] = h = (ONE - z) * n + z * h
         return [y, np.asarray(h)]
 
