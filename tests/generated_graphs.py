@@ -394,6 +394,15 @@ class Grower:
         scale = float(np.float32(self.rng.uniform(0.01, 3) / (5000 * np.sqrt(depth))))
         self.finish("qattention", [q, k, v, *mask], scale=scale, mult=self.mult(), **attrs)
 
+    def multiply(self) -> None:
+        """The product of two activations, either of which may have batches that the other lacks."""
+        rows, depth, columns = (self.pick([*SIZES, 31, 33, 64, 65]) for _ in range(3))
+        lead = [self.pick([(), (), (2,), (3, 2), (1,)]) for _ in range(2)]
+        a, b = self.input((*lead[0], rows, depth)), self.input((*lead[1], depth, columns))
+        if np.broadcast(np.empty(lead[0]), np.empty(lead[1])).size * rows * columns <= self.most:
+            mult = float(np.float32(self.rng.uniform(0.5, 40) / (5000 * np.sqrt(depth))))
+            self.finish("qmatmul", [a, b], a_zp=self.zero_point(), b_zp=self.zero_point(), mult=mult)
+
     def normalize(self) -> None:
         """layer_norm of floats between integers."""
         x = self.any()
@@ -443,6 +452,7 @@ KINDS: dict[str, Callable[[Grower], None]] = {
     "permute": Grower.permute, "planar": Grower.planar, "reshape": Grower.reshape, "pad": Grower.pad,
     "resize": Grower.resize, "gather": Grower.gather, "blocks": Grower.blocks, "island": Grower.island,
     "residual": Grower.residual, "consumers": Grower.consumers, "attend": Grower.attend, "normalize": Grower.normalize,
+    "multiply": Grower.multiply,
 }  # fmt: skip
 ALIASES = ("concat", "concat", "split", "cut", "reshape", "consumers", "residual", "sum", "conv", "maximum")
 

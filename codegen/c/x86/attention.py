@@ -104,11 +104,15 @@ class Layout:
         return self.group or self.tallest
 
 
+def tile_rows(rows: int, isa: Isa) -> int:
+    """Rows of a tile: those that registers have room for, evened out over the tiles that cover `rows`."""
+    most = max(r for r in isa.dot.rows(_VECTORS) if r <= _TALLEST)
+    return min(r for r in isa.dot.rows(_VECTORS) if -(-rows // r) == -(-rows // most))
+
+
 def layout_of(shape: AttentionShape, isa: Isa) -> Layout | None:
     """As many queries at a time as there are registers for; None where the stack is too small."""
-    most = max(rows for rows in isa.dot.rows(_VECTORS) if rows <= _TALLEST)
-    passes = -(-shape.rows // most)
-    tallest = min(r for r in isa.dot.rows(_VECTORS) if -(-shape.rows // r) == passes)
+    tallest = tile_rows(shape.rows, isa)
     layout = _layout(shape, isa, tallest)
     if layout.bytes <= STACK_BYTES:
         return layout
@@ -127,17 +131,18 @@ def _layout(shape: AttentionShape, isa: Isa, tallest: int) -> Layout:
         shape.rows % tallest,
         vectors,
         -(-vectors // 4) * 4 * isa.lanes,
-        vectors * isa.bytes * _dwords(shape.depth),
-        _dwords(shape.keys) * _value_step(shape.width),
+        vectors * isa.bytes * dwords(shape.depth),
+        dwords(shape.keys) * value_step(shape.width),
         tallest if masked == "rows" else int(masked != ""),
     )
 
 
-def _dwords(count: int) -> int:
+def dwords(count: int) -> int:
+    """Dwords that hold `count` bytes."""
     return -(-count // 4)
 
 
-def _value_step(width: int) -> int:
+def value_step(width: int) -> int:
     """Bytes of four keys' values."""
     return -(-width // 16) * 64
 
@@ -159,17 +164,29 @@ def reduce_helpers(isa: Isa) -> tuple[CFunction, ...]:
 
 
 @cache
-def pack_helpers(isa: Isa) -> tuple[CFunction, ...]:
-    """Functions that bring keys and values of a head into the order of products, and sum rows of queries."""
+def pack_keys_helper(isa: Isa) -> tuple[CFunction, ...]:
+    """Brings the keys of a head into the order of products."""
     rows = [[f"row[{4 * q + j}] + d" for q in range(isa.quarters)] for j in range(4)]
     text = render(
-        "attention_pack.c.j2", V=isa, L=isa.lanes, rows=rows, sums=isa.for_ones.dot,
-        arranged=lambda x: _arranged(isa, x),
-    )  # fmt: skip
-    return (*reduce_helpers(isa), CFunction("qc_x86_attention_pack", text))
+        "pack_keys.c.j2", V=isa, L=isa.lanes, rows=rows, sums=isa.for_ones.dot, arranged=lambda x: arranged(isa, x)
+    )
+    return (*reduce_helpers(isa), CFunction("qc_x86_pack_keys", text))
 
 
-def _arranged(isa: Isa, value: str) -> str:
+@cache
+def pack_values_helper(isa: Isa) -> tuple[CFunction, ...]:
+    """Brings rows of values into the order of products."""
+    text = render("pack_values.c.j2", V=isa, arranged=lambda x: arranged(isa, x))
+    return (*reduce_helpers(isa), CFunction("qc_x86_pack_values", text))
+
+
+@cache
+def row_sums_helper(isa: Isa) -> tuple[CFunction, ...]:
+    """Sums rows of bytes."""
+    return (*reduce_helpers(isa), CFunction("qc_x86_row_sums", render("row_sums.c.j2", V=isa)))
+
+
+def arranged(isa: Isa, value: str) -> str:
     """A vector of dwords of four bytes in the order in which the products of `isa` have them in memory."""
     natural: Int8 = np.arange(isa.bytes, dtype=np.int8).reshape(1, 1, isa.lanes, 4)
     order = isa.dot.arrange(natural, isa.lanes).reshape(-1)
@@ -182,7 +199,7 @@ def _arranged(isa: Isa, value: str) -> str:
     return f"_mm256_permute4x64_epi64(_mm256_shuffle_epi8({value}, {shuffle}), 0xD8)"
 
 
-def _products(isa: Isa, rows: int, vectors: int, step: str) -> list[str]:
+def dword_products(isa: Isa, rows: int, vectors: int, step: str) -> list[str]:
     """Statements of four terms of the sums; `step` bytes lie between vectors of weights."""
     lines: list[str] = []
     for v in range(vectors):
@@ -199,7 +216,7 @@ def scores_helper(isa: Isa, rows: int, vectors: int, masked: bool) -> tuple[CFun
     name = f"qc_x86_scores_{rows}x{vectors}{'_m' * masked}{isa.variant}"
     text = render(
         "attention_scores.c.j2", V=isa, name=name, mr=rows, nv=vectors, masked=masked, pointers=range(0, rows, 3),
-        products=_products(isa, rows, vectors, "step"),
+        products=dword_products(isa, rows, vectors, "step"),
     )  # fmt: skip
     return (types_helper(isa), CFunction(name, text))
 
@@ -221,13 +238,13 @@ def put_helper(isa: Isa, real: bool) -> CFunction:
     return CFunction(f"qc_x86_put_{'float' if real else 'uint8_t'}", render("attention_put.c.j2", V=isa, real=real))
 
 
-def values_helper(isa: Isa, rows: int, vectors: int, real: bool) -> tuple[CFunction, ...]:
-    """Weighted sums of `vectors` vectors of columns for `rows` queries."""
+def values_helper(isa: Isa, rows: int, vectors: int, real: bool, started: bool = False) -> tuple[CFunction, ...]:
+    """Sums of `vectors` vectors of columns, weighted by `rows` rows of bytes; started: not from 0 on."""
     ctype, put = "float" if real else "uint8_t", put_helper(isa, real)
-    name = f"qc_x86_values_{rows}x{vectors}_{'f32' if real else 'u8'}{isa.variant}"
+    name = f"qc_x86_values_{rows}x{vectors}_{'f32' if real else 'u8'}{'_s' * started}{isa.variant}"
     text = render(
-        "attention_values.c.j2", V=isa, name=name, mr=rows, nv=vectors, real=real, ctype=ctype,
-        pointers=range(0, rows, 3), products=_products(isa, rows, vectors, str(isa.bytes)),
+        "attention_values.c.j2", V=isa, name=name, mr=rows, nv=vectors, real=real, ctype=ctype, started=started,
+        pointers=range(0, rows, 3), products=dword_products(isa, rows, vectors, str(isa.bytes)),
     )  # fmt: skip
     return (*reduce_helpers(isa), put, CFunction(name, text))
 
@@ -249,11 +266,12 @@ def attention_code(
     units_per_block = -(-units // max(1, min(units if layout.group else units // 4, -(-_FEW_TASKS // tasks))))
     blocks = -(-units // units_per_block)
     work = rows * shape.keys * (shape.depth + width + 100) / 64
-    helpers = [pack_helpers(isa), weights_helper(isa)]
+    helpers = [pack_keys_helper(isa), pack_values_helper(isa), weights_helper(isa)]
+    helpers += [row_sums_helper(isa)] if scalars.k_zp else []
     scores, values = {}, {}
     for height in {layout.tallest, layout.shortest} - {0}:
         scores[height], own = _score_calls(isa, height, shape, layout, masked != "")
-        values[height], more = _value_calls(isa, height, width, scalars.real)
+        values[height], more = column_calls(isa, height, width, scalars.real)
         helpers += own + more
     moving = 3 + int(shape.mask is not None and mask is None)
     stored = [z + 128 for z in (scalars.q_zp, scalars.k_zp)]
@@ -261,8 +279,8 @@ def attention_code(
     text = render(
         "attention.c.j2",
         symbol=symbol, result=moving, ctype="float" if scalars.real else "uint8_t",
-        keys=shape.keys, depth=shape.depth, width=width, rows=rows, heads=heads, dwords=_dwords(shape.depth),
-        groups=_dwords(shape.keys), value_step=_value_step(width), vectors=layout.vectors, masked=masked,
+        keys=shape.keys, depth=shape.depth, width=width, rows=rows, heads=heads, dwords=dwords(shape.depth),
+        groups=dwords(shape.keys), value_step=value_step(width), vectors=layout.vectors, masked=masked,
         tallest=layout.tallest, shortest=layout.shortest, score_step=layout.score_step, keys_bytes=layout.keys_bytes,
         values_bytes=layout.values_bytes, blocks=blocks, rows_per_block=units_per_block * unit,
         group=layout.group, weight_rows=layout.weight_rows,
@@ -298,20 +316,20 @@ def _score_calls(
     for vectors, blocks, first in ((_VECTORS, pairs, 0), (1, rest, pairs * _VECTORS)):
         if blocks:
             helpers.append(scores_helper(isa, height, vectors, masked))
-            packed = first * isa.bytes * _dwords(shape.depth)
+            packed = first * isa.bytes * dwords(shape.depth)
             calls.append(_Call(helpers[-1][-1].name, first * isa.lanes, packed, blocks))
     return calls, helpers
 
 
-def _value_calls(
-    isa: Isa, height: int, width: int, real: bool
+def column_calls(
+    isa: Isa, height: int, width: int, real: bool, started: bool = False
 ) -> tuple[list[_Call], list[tuple[CFunction, ...]]]:
     """Calls that cover the columns of values, and what they call."""
     calls: list[_Call] = []
     helpers = []
     for first in range(0, width, _VECTORS * isa.lanes):
         columns = min(width - first, _VECTORS * isa.lanes)
-        helpers.append(values_helper(isa, height, -(-columns // isa.lanes), real))
+        helpers.append(values_helper(isa, height, -(-columns // isa.lanes), real, started))
         calls.append(_Call(helpers[-1][-1].name, first, 4 * first, columns))
     return calls, helpers
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
 from qcomp.codegen.c.x86.attention import AttentionScalars, AttentionShape, attention_code, attention_fits
 from qcomp.codegen.c.x86.float_rows import layer_norm_code, softmax_code
+from qcomp.codegen.c.x86.matmul import matmul_code, matmul_fits
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
@@ -42,6 +43,25 @@ def _shape(node: Node, buffers: Sequence[Buffer]) -> AttentionShape:
     q, k, v, y = buffers
     mask = node.optional(3)
     return AttentionShape(q, k, v, y, None if mask is None else mask.shape)
+
+
+class QMatMul(X86Kernel):
+    """Right operands that fit on the stack."""
+
+    kind, op = "matmul", "qmatmul"
+
+    def fits(self, node: Node) -> bool:
+        a, b = node.input(0), node.input(1)
+        return not (a.is_constant or b.is_constant) and 0 not in node.output.shape and matmul_fits(*b.shape[-2:])
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        call = request.node.call
+        bounds = (call.int("zp") + OFFSET, call.int("lo") + OFFSET, call.int("hi") + OFFSET)
+        a, b = request.inputs
+        return matmul_code(
+            a, b, request.outputs[0], (call.int("a_zp"), call.int("b_zp")), call.float("mult"),
+            None if call.dtype("dtype") is DType.F32 else bounds, self.isa, request.symbol,
+        )  # fmt: skip
 
 
 class LayerNorm(X86Kernel):
@@ -85,4 +105,4 @@ class Softmax(X86Kernel):
         return softmax_code(request.inputs[0], self.isa, request.symbol)
 
 
-TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention, LayerNorm, Softmax)
+TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention, QMatMul, LayerNorm, Softmax)

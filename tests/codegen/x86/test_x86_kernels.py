@@ -106,6 +106,7 @@ def nodes() -> list[Node]:
     weighing = {"q_zp": 3, "k_zp": -9, "v_zp": 17, "scale": 2.0**-14, "mult": 0.75, "zp": 5, "lo": -90, "hi": 100}
     b.add("qattention", [(2, 9, 3, 20), (2, 33, 3, 20), (2, 33, 3, 18)], **weighing)
     b.add("qattention", [(1, 16, 2, 32), (1, 64, 2, 32), (1, 64, 2, 32)], dtype=DType.F32, **weighing)
+    b.add("qmatmul", [(2, 3, 9, 70), (3, 70, 33)], a_zp=7, b_zp=-3, mult=2.0**-11, zp=5, lo=-90, hi=100)
     b.add("layer_norm", [(3, 5, 40), *b.rng.normal(0, 1, (2, 40)).astype(np.float32)], DType.F32, axis=2)
     b.add("softmax", [(7, 100)], DType.F32, axis=1)
     b.add("qavg_pool", [(2, 7, 8, 100)], kernel=(7, 8), ratio=0.9, **arithmetic)
