@@ -9,6 +9,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.passes.base import NodeRewrite
+from qcomp.passes.precision import chosen_float
 from qcomp.passes.quantize_dynamically import quantize_layer
 
 _STEP = float(np.float32(1 / 127))
@@ -36,6 +37,8 @@ class QuantizeState(NodeRewrite):
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
         initial = node.optional(2 if node.op.name == "lstm" else 3)
+        if chosen_float(graph, node):
+            return False
         if initial is not None and not (initial.is_constant and np.abs(initial.array).max(initial=0) <= 1):
             return False
         return quantize_layer(graph, node, self.per_tensor, _STEP)
