@@ -17,7 +17,7 @@ from qcomp.confirmation import Judged, confirm
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
-from qcomp.passes.precision import precision_text
+from qcomp.passes.precision import DEFAULT, precision_text
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.distribute import Cluster
@@ -148,7 +148,7 @@ def compile_mix(
         costs = modelled_costs(setup.study.graph, target)
         judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
         if goal.bounds_accuracy:
-            artifact = build(replace(options, precision=None))
+            artifact = build(replace(options, precision=dict.fromkeys(names, DEFAULT)))
             _report(options, "confirm", 0, 1)
             confirmed = confirm(artifact, judged)
             if confirmed is not None and confirmed.reaches(goal, judged.float32):

@@ -24,7 +24,7 @@ def compiled(**options: object) -> Artifact:
 
 
 def test_an_artifact_is_confirmed_by_its_own_outputs() -> None:
-    artifact = compiled(goal=qcomp.Goal(min_sqnr=25))
+    artifact = compiled(goal=qcomp.Goal(min_sqnr=40))
     assert artifact.search is not None and artifact.confirmed is not None
     assert artifact.search.best.floats == ("delicate",)
     noise = signal = 0.0
@@ -34,6 +34,13 @@ def test_an_artifact_is_confirmed_by_its_own_outputs() -> None:
         noise, signal = noise + np.square(got - expected).sum(), signal + np.square(expected).sum()
     assert artifact.confirmed.fidelity.sqnr_db == pytest.approx(10 * np.log10(signal / noise), abs=1e-3)
     assert artifact.options.precision == {"spread": "int8", "delicate": "float32", "last": "int8"}
+
+
+def test_nothing_stays_float_where_calibration_is_enough() -> None:
+    artifact = compiled(goal=qcomp.Goal(min_sqnr=30))  # equalization takes the outlier away
+    assert artifact.search is not None and artifact.search.best.floats == () and artifact.coverage.float_nodes == 0
+    assert artifact.confirmed is not None and artifact.confirmed.fidelity == artifact.search.best.whole
+    assert artifact.options.precision == {"spread": "int8", "delicate": "int8", "last": "int8"}
 
 
 def test_without_a_goal_next_to_nothing_may_change() -> None:
@@ -49,12 +56,12 @@ def test_the_next_better_mix_is_built_where_the_first_disappoints(monkeypatch: p
         found = confirm(artifact, judged)
         assert found is not None
         seen.append(artifact.coverage.integer_nodes)
-        return found if len(seen) > 1 else replace(found, fidelity=replace(found.fidelity, sqnr_db=1.0))
+        return found if len(seen) > 2 else replace(found, fidelity=replace(found.fidelity, sqnr_db=1.0))
 
     monkeypatch.setattr(analysis, "confirm", disappointed)
     artifact = compiled(goal=qcomp.Goal(min_sqnr=25))
     assert artifact.search is not None
-    assert seen == [2, 0]
+    assert seen == [3, 2, 0]  # everything in int8, the best mix, a more accurate one
     assert set(artifact.search.best.floats) == {"spread", "delicate", "last"}
 
 
