@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import NO_HALO, Buffer, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.portable.recurrent import Gru, Lstm
-from qcomp.codegen.c.x86.amx import FEATURES as AMX
-from qcomp.codegen.c.x86.amx import amx_or_vector_code
-from qcomp.codegen.c.x86.conv import conv_code
-from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
-from qcomp.codegen.c.x86.dynamic import dynamic_gemm_code
+from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.x86.elementwise import (
     Scalars,
     add_code,
@@ -23,218 +16,16 @@ from qcomp.codegen.c.x86.elementwise import (
     table_code,
 )
 from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code, quantize_nchw_code
-from qcomp.codegen.c.x86.isa import AVX512_VBMI, ISAS
-from qcomp.codegen.c.x86.packing import bias_fits
+from qcomp.codegen.c.x86.isa import ISAS
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
-from qcomp.codegen.c.x86.recurrent import packed_state_weights
+from qcomp.codegen.c.x86.product_rows import PRODUCT_ROWS, TILE_KERNELS
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
-from qcomp.codegen.c.x86.schedule import parse_schedule
-from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
-from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Requantization, Residual
 from qcomp.codegen.c.x86.transformers import TRANSFORMER_ROWS
 from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
+from qcomp.codegen.c.x86.views import plane, requantization, stored_table, window_halo, window_shape
 from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
-
-
-def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
-    """The constant table operand as a map of stored to stored values, None where it is absent."""
-    value = node.optional(operand)
-    if value is None:
-        return None
-    return tuple(int(v) + OFFSET for v in value.array)
-
-
-def plane(buffer: Buffer) -> Plane:
-    """An NHWC buffer; of any other rank, its rows of channels as one line of pixels."""
-    if len(buffer.shape) == 4:
-        n, h, w, c = buffer.shape
-        return Plane(n, h, w, c, buffer.halo)
-    return Plane(1, 1, math.prod(buffer.shape[:-1]), buffer.shape[-1])
-
-
-def requantization(node: Node, table: int | None = None) -> Requantization:
-    """Output arithmetic of a node in stored terms; `table` is the index of its table operand."""
-    call = node.call
-    return Requantization(
-        call.int("x_zp") + OFFSET,
-        call.int("zp") + OFFSET,
-        call.int("lo") + OFFSET,
-        call.int("hi") + OFFSET,
-        None if table is None else stored_table(node, table),
-        "f32" if "dtype" in node.attrs and call.dtype("dtype") is DType.F32 else "u8",
-    )
-
-
-def window_shape(node: Node, x: Plane, y: Plane, kernel: tuple[int, int], groups: int) -> ConvShape:
-    """Geometry of a node with attributes strides, pads and (optionally) dilations."""
-    call = node.call
-    sh, sw = call.ints("strides")
-    dh, dw = call.ints("dilations") if "dilations" in node.attrs else (1, 1)
-    top, left, bottom, right = call.ints("pads")
-    return ConvShape(x, y, kernel, (sh, sw), (dh, dw), (top, left, bottom, right), groups)
-
-
-def _window_halo(node: Node, kernel: tuple[int, ...]) -> Halo:
-    x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-    return window_shape(node, x, y, (kernel[0], kernel[1]), 1).halo
-
-
-class _Products(X86Kernel):
-    """Convolutions, and what can be seen as one."""
-
-    scheduled = True
-    products = staticmethod(conv_code)
-
-    def fits(self, node: Node) -> bool:
-        return all_constant(node, 1, 2, 3, 4) and bias_fits(
-            node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
-        )
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        raise NotImplementedError
-
-    def weights(self, node: Node) -> Int8:
-        """int8 [O, KH, KW, C/groups]."""
-        raise NotImplementedError
-
-    def form(self, node: Node) -> str:
-        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        return products_form(self.shape(node, x, y), self.weights(node), self.isa)
-
-    def schedules(self, request: KernelRequest) -> tuple[str, ...]:
-        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
-        if _by_rows(shape, request.node):
-            return depthwise_schedules(shape)
-        return conv_schedules(shape, self.weights(request.node), self.isa, _residual(request))
-
-    def generate(self, request: KernelRequest) -> KernelCode:
-        node = request.node
-        shape = self.shape(node, plane(request.inputs[0]), plane(request.outputs[0]))
-        schedule = parse_schedule(request.schedule)
-        by_rows = _by_rows(shape, node) and schedule.form != "dense"
-        if schedule.form is not None and not _by_rows(shape, node):
-            raise schedule.reject("it is no depthwise convolution")
-        generate = depthwise_code if by_rows else self.products
-        return generate(
-            shape,
-            self.weights(node),
-            node.input(2).array,
-            node.input(3).array,
-            replace(requantization(node, 4), residual=_residual(request)),
-            self.isa,
-            request.symbol,
-            schedule,
-        )
-
-
-def _by_rows(shape: ConvShape, node: Node) -> bool:
-    return is_depthwise(shape) and node.output.dtype is DType.I8 and node.optional(5) is None
-
-
-def _residual(request: KernelRequest) -> Residual | None:
-    call = request.node.call
-    if request.node.optional(5) is None:
-        return None
-    return Residual(plane(request.inputs[1]), call.int("r_zp") + OFFSET, call.float("r_mult"))
-
-
-class QConv2d(_Products):
-    """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
-
-    kind, op = "conv", "qconv2d"
-
-    def fits(self, node: Node) -> bool:
-        residual = node.optional(5)
-        return super().fits(node) and (residual is None or not residual.is_constant)
-
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        _, rows, columns, _ = node.input(1).shape
-        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array
-
-
-class QGemm(_Products):
-    """A matrix product is a 1x1 convolution of rows."""
-
-    kind, op = "gemm", "qgemm"
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        return ConvShape(x, y)
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array[:, None, None, :]
-
-
-class DynamicGemm(X86Kernel):
-    """Rows that were quantized at run time; weights with zero points are left to portable code."""
-
-    kind, op = "dynamic_gemm", "dynamic_qgemm"
-
-    def fits(self, node: Node) -> bool:
-        zeros = node.optional(6)
-        centred = zeros is None or (zeros.is_constant and not zeros.array.any())
-        moving = not any(node.input(i).is_constant for i in range(3))
-        return centred and moving and all_constant(node, 3, 4, 5)
-
-    def generate(self, request: KernelRequest) -> KernelCode:
-        node, bias = request.node, request.node.optional(5)
-        shape = ConvShape(plane(request.inputs[0]), plane(request.outputs[0]))
-        return dynamic_gemm_code(
-            shape, node.input(3).array, node.input(4).array, None if bias is None else bias.array,
-            bool(node.input(1).shape), self.isa, request.symbol,
-        )  # fmt: skip
-
-
-class _Layer(X86Kernel):
-    """A recurrent layer whose weights are int8; before the portable one in the order of bases."""
-
-    def fits(self, node: Node) -> bool:
-        return node.input(1).dtype is DType.I8 and all_constant(node, 1, 4)
-
-    def packed(self, weights: np.ndarray, gates: int) -> tuple[np.ndarray, tuple[CFunction, ...]]:
-        return packed_state_weights(self.isa, weights, gates)
-
-
-class VectorLstm(_Layer, Lstm):
-    kind = "lstm"
-
-
-class VectorGru(_Layer, Gru):
-    kind = "gru"
-
-
-class _Tiles(_Products):
-    """Products by AMX tiles where they are expected to be faster, all else by vectors of 512 bits."""
-
-    products = staticmethod(amx_or_vector_code)
-
-    def __init__(self) -> None:
-        super().__init__(AVX512_VBMI)
-        self.name = f"amx_{self.kind}"
-        self.requires |= AMX
-
-    def schedules(self, request: KernelRequest) -> tuple[str, ...]:
-        default, *by_vectors = super().schedules(request)
-        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
-        return (default, *(() if _by_rows(shape, request.node) else tile_schedules()), *by_vectors)
-
-
-class TileConv2d(_Tiles, QConv2d):
-    pass
-
-
-class TileGemm(_Tiles, QGemm):
-    pass
 
 
 class _Binary(X86Kernel):
@@ -370,7 +161,7 @@ class MaxPool(X86Kernel):
         return x.dtype is DType.I8 and not x.is_constant and node.attrs["layout"] == "NHWC"
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_window_halo(node, node.call.ints("kernel")),)
+        return (window_halo(node, node.call.ints("kernel")),)
 
     def halo_fill(self, node: Node) -> int:
         return -128
@@ -390,7 +181,7 @@ class QAveragePool(X86Kernel):
         return not all_constant(node, 0)
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (_window_halo(node, node.call.ints("kernel")),)
+        return (window_halo(node, node.call.ints("kernel")),)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, call = request.node, request.node.call
@@ -430,7 +221,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    QConv2d, QGemm, DynamicGemm, VectorLstm, VectorGru, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize,
-    MaxPool, QAveragePool, Interleave, Transpose, *TRANSFORMER_ROWS,
+    *PRODUCT_ROWS, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize, MaxPool, QAveragePool, Interleave,
+    Transpose, *TRANSFORMER_ROWS,
 )  # fmt: skip
-X86_KERNELS: tuple[Kernel, ...] = (TileConv2d(), TileGemm(), *(row(isa) for isa in ISAS for row in _ROWS))
+X86_KERNELS: tuple[Kernel, ...] = (*TILE_KERNELS, *(row(isa) for isa in ISAS for row in _ROWS))

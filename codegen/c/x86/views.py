@@ -1,0 +1,53 @@
+"""Nodes and their buffers as the generators of this folder see them: planes, windows, stored arithmetic."""
+
+from __future__ import annotations
+
+import math
+
+from qcomp.codegen.c.kernel import Buffer, Halo
+from qcomp.codegen.c.x86.row import OFFSET
+from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
+from qcomp.ir import DType, Node
+
+
+def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
+    """The constant table operand as a map of stored to stored values, None where it is absent."""
+    value = node.optional(operand)
+    if value is None:
+        return None
+    return tuple(int(v) + OFFSET for v in value.array)
+
+
+def plane(buffer: Buffer) -> Plane:
+    """An NHWC buffer; of any other rank, its rows of channels as one line of pixels."""
+    if len(buffer.shape) == 4:
+        n, h, w, c = buffer.shape
+        return Plane(n, h, w, c, buffer.halo)
+    return Plane(1, 1, math.prod(buffer.shape[:-1]), buffer.shape[-1])
+
+
+def requantization(node: Node, table: int | None = None) -> Requantization:
+    """Output arithmetic of a node in stored terms; `table` is the index of its table operand."""
+    call = node.call
+    return Requantization(
+        call.int("x_zp") + OFFSET,
+        call.int("zp") + OFFSET,
+        call.int("lo") + OFFSET,
+        call.int("hi") + OFFSET,
+        None if table is None else stored_table(node, table),
+        "f32" if "dtype" in node.attrs and call.dtype("dtype") is DType.F32 else "u8",
+    )
+
+
+def window_shape(node: Node, x: Plane, y: Plane, kernel: tuple[int, int], groups: int) -> ConvShape:
+    """Geometry of a node with attributes strides, pads and (optionally) dilations."""
+    call = node.call
+    sh, sw = call.ints("strides")
+    dh, dw = call.ints("dilations") if "dilations" in node.attrs else (1, 1)
+    top, left, bottom, right = call.ints("pads")
+    return ConvShape(x, y, kernel, (sh, sw), (dh, dw), (top, left, bottom, right), groups)
+
+
+def window_halo(node: Node, kernel: tuple[int, ...]) -> Halo:
+    x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+    return window_shape(node, x, y, (kernel[0], kernel[1]), 1).halo
