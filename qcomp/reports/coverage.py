@@ -79,6 +79,10 @@ _REASONS = {
         "a product of two computed tensors has no int8 form",
         "nothing to do: it stays float32; its share of the work is in the profile",
     ),
+    "float-result": (
+        "its result leaves the model in float32, so int8 before it would only be converted back",
+        "nothing to do: it stays float32 and exact",
+    ),
     "residual-stream": (
         "it normalizes a residual stream, a few channels of which are often far larger than the rest: one int8 grid "
         "would blur the others",
@@ -216,6 +220,8 @@ def _reason(graph: Graph, node: Node) -> str:
     stored = _stored(node)
     if stored is not None and not _is_int8(stored):
         return "wide-activations"
+    if all(graph.is_output(v) and not graph.users(v) for v in node.outputs):
+        return "float-result"
     alone = node.op.name in ("add", "sub") and all(dequantized(v) is not None for v in activations(node))
     return "scales-far-apart" if alone and _between_integers(graph, node) else "float-neighbours"
 

@@ -76,6 +76,14 @@ LOG_SOFTMAX = """graph @m {
   %y: f32[1,2] = log_softmax(%x) {axis = 1}
   output %y
 }"""
+RESIDUAL = """graph @m {
+  input %x: f32[2,4]
+  input %z: f32[2,4]
+  const %one: f32[4] = [1.0, 1.0, 1.0, 1.0]
+  %s: f32[2,4] = add(%x, %z)
+  %y: f32[2,4] = layer_norm(%s, %one) {axis = 1}
+  output %y
+}"""
 RELU = """graph @m {
   input %x: f32[2]
   %y: f32[2] = relu(%x)
@@ -96,7 +104,9 @@ CASES = {
     "two-activations": COMPUTED_WEIGHTS,
     "float-copy": CONCAT_WANTED_TWICE,
     "no-int8-form": LOG_SOFTMAX,
-    "float-neighbours": RELU,
+    "float-result": RELU,
+    "float-neighbours": RELU.replace("output %y", "%z: f32[2] = cumsum(%y) {axis = 0}\n  output %z"),
+    "residual-stream": RESIDUAL,
     "input-units": UNITS,
 }
 
