@@ -18,7 +18,7 @@ from qcomp.ir.registry import Attribute
 from qcomp.ir.requantize import LARGEST_FACTOR
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.insert_fake_quant import apply_unary_chain
-from qcomp.passes.integer_regions import is_product
+from qcomp.passes.integer_regions import is_joint_product, is_product, normalizes_rows
 
 _INT32 = 2.0**31 - 2.0**7  # below 2^31 also when rounded to float32
 
@@ -217,6 +217,8 @@ def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
 
 def build_attention(graph: Graph, node: Node, target: Target) -> Value | None:
     """qattention on dequantized q, k and v; the mask stays as it is."""
+    if not is_joint_product(node):
+        return None
     stored = [dequantized(node.input(i)) for i in range(3)]
     q, k, v = stored
     if q is None or k is None or v is None or any(s is None or s.is_constant for s in stored):
@@ -235,6 +237,8 @@ def build_attention(graph: Graph, node: Node, target: Target) -> Value | None:
 
 def build_matmul(graph: Graph, node: Node, target: Target) -> Value | None:
     """qmatmul of two dequantized operands."""
+    if not is_joint_product(node):
+        return None
     a, b = dequantized(node.input(0)), dequantized(node.input(1))
     if a is None or b is None or a.quant is None or b.quant is None or a.is_constant or b.is_constant:
         return None
@@ -250,7 +254,7 @@ def build_matmul(graph: Graph, node: Node, target: Target) -> Value | None:
 def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
     """qsoftmax of dequantized scores."""
     x = dequantized(node.input(0))
-    if x is None or x.quant is None or x.is_constant or target.quant is None:
+    if x is None or x.quant is None or x.is_constant or target.quant is None or not normalizes_rows(node):
         return None
     table = graph.constant(exponentials(x.quant.scale[0]), f"{node.name}.exponentials")
     attrs = {"mult": float(np.float32(1 / target.quant.scale[0])), **_result(target)}
@@ -261,7 +265,7 @@ def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
 def build_layer_norm(graph: Graph, node: Node, target: Target) -> Value | None:
     """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of its sums."""
     x = dequantized(node.input(0), (DType.I8, DType.I16))
-    if x is None or x.quant is None or x.is_constant or target.quant is None:
+    if x is None or x.quant is None or x.is_constant or target.quant is None or not normalizes_rows(node):
         return None
     count, step = x.shape[-1], np.float64(target.quant.scale[0])
     operands = [x]

@@ -28,6 +28,7 @@ PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "gemm"})
 JOINT_PRODUCTS = {"attention": 3, "matmul": 2}
 NORMALIZING = frozenset({"softmax", "layer_norm"})
 _LONGEST_ROW = 2**15
+_MOST_PRODUCTS = (2**31 - 1) // (255 * 255)
 ARITHMETIC = frozenset({"add", "sub", "mul", "avg_pool"})
 
 
@@ -81,9 +82,12 @@ def is_product(node: Node) -> bool:
 
 
 def is_joint_product(node: Node) -> bool:
-    """A product of computed float tensors."""
+    """A product of computed float tensors, matrices at least, with sums that int32 holds."""
     count = JOINT_PRODUCTS.get(node.op.name, 0)
-    return count > 0 and len(activations(node)) == count and node.output.type.rank >= 2
+    if count == 0 or len(activations(node)) != count or any(v.type.rank < 2 for v in activations(node)):
+        return False
+    depths = [node.input(0).shape[-1]] + ([node.input(1).shape[1]] if node.op.name == "attention" else [])
+    return max(depths) <= _MOST_PRODUCTS
 
 
 def is_per_channel(bias: Value) -> bool:
@@ -103,17 +107,17 @@ def has_integer_form(node: Node) -> bool:
     if name in ("add", "sub", "mul"):
         return all(v is not None and v.dtype is DType.F32 for v in node.inputs)
     if name in NORMALIZING:
-        return _normalizes_rows(node)
+        return normalizes_rows(node) and not sums_residual(node)
     return name == "avg_pool" and node.output.type.rank == 4
 
 
-def _normalizes_rows(node: Node) -> bool:
-    """Along the last axis, rows that integer sums hold, of a tensor that int8 does not blur (`sums_residual`)."""
+def normalizes_rows(node: Node) -> bool:
+    """Whether a softmax or layer norm works along the last axis, on rows that integer sums hold, by constants."""
     x, last = node.input(0), node.output.type.rank - 1
     if last < 0 or node.call.int("axis") % (last + 1) != last or not 1 <= x.shape[last] < _LONGEST_ROW:
         return False
     parameters = [v for v in node.inputs[1:] if v is not None]
-    return all(v.is_constant for v in parameters) and not sums_residual(node)
+    return all(v.is_constant for v in parameters)
 
 
 def sums_residual(node: Node) -> bool:
