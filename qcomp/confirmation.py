@@ -57,7 +57,7 @@ class Confirmed:
     def reaches(self, goal: Goal, float32: Fidelity) -> bool:
         fast = goal.max_latency is None or self.milliseconds <= goal.max_latency
         small = goal.max_size is None or self.bytes <= goal.max_size
-        return fast and small and goal.accurate(self.fidelity, float32)
+        return fast and small and goal.accurate(self.fidelity, float32, spare=False)
 
     def __str__(self) -> str:
         return f"{drop_text(self.fidelity, self.float32)}, {self.milliseconds:.3g} ms, {self.bytes} bytes"

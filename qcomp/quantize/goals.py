@@ -20,7 +20,8 @@ class Goal:
     """Bounds on a mix; None leaves one open.
 
     `max_drop`: by how much the accuracy may fall below that of float32 (the agreement below 1, where there are no
-    labels), as a share, with a standard error to spare: in a small set, nothing may change.  `min_sqnr`: dB.
+    labels), as a share.  The search asks for a standard error to spare, since it picks the best of many: in a small set,
+    nothing may change.  `min_sqnr`: dB.
     `max_latency`: milliseconds of one run on one thread.  `max_size`: bytes.
     """
 
@@ -48,11 +49,13 @@ class Goal:
     def bounds_costs(self) -> bool:
         return self.max_latency is not None or self.max_size is not None
 
-    def accurate(self, found: Fidelity, float32: Fidelity) -> bool:
-        """Whether outputs are near enough to those of float32; QcompError if there are no answers to compare."""
+    def accurate(self, found: Fidelity, float32: Fidelity, *, spare: bool = True) -> bool:
+        """Whether outputs are near enough to those of float32, with or without a standard error to spare; QcompError
+        if there are no answers to compare."""
         if self.min_sqnr is not None and found.sqnr_db < self.min_sqnr:
             return False
-        return self.max_drop is None or drop(found, float32) + found.drop_error <= self.max_drop + _SLACK
+        margin = found.drop_error if spare else 0.0
+        return self.max_drop is None or drop(found, float32) + margin <= self.max_drop + _SLACK
 
     def affordable(self, costs: Costs, floats: Collection[str]) -> bool:
         fast = self.max_latency is None or costs.milliseconds(floats) <= self.max_latency
