@@ -20,8 +20,8 @@ class Goal:
     """Bounds on a mix; None leaves one open.
 
     `max_drop`: by how much the accuracy may fall below that of float32 (the agreement below 1, where there are no
-    labels), as a share.  The search asks for a standard error to spare, since it picks the best of many: in a small set,
-    nothing may change.  `min_sqnr`: dB.
+    labels), as a share.  The search asks for a standard error to spare, since it picks the best of many: in a small
+    set, nothing may change.  `min_sqnr`: dB.
     `max_latency`: milliseconds of one run on one thread.  `max_size`: bytes.
     """
 
