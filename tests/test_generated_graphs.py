@@ -86,6 +86,19 @@ def test_values_that_share_memory(name: str, threads: int, number: int) -> None:
     check(Batch(alias_plans(number)), name, threads)
 
 
+#: Graphs that were once wrong.
+FOUND: list[tuple[Seed, list[str], int]] = [
+    ((9, 5), ["attend"], 2),  # heads of one column, whose bytes lie side by side; zero point -128
+]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", [NATIVE, VNNI, AVX2, PORTABLE])
+def test_graphs_that_were_once_wrong(name: str, threads: int) -> None:
+    require(name)
+    check(Batch(FOUND), name, threads)
+
+
 @pytest.mark.skipif(machine() != "x86_64", reason="needs an x86 CPU")
 @pytest.mark.parametrize("plans", [single_plans, chain_plans, alias_plans])
 def test_every_level_of_one_artifact(plans: Callable[[int], list[tuple[Seed, list[str], int]]], tmp_path: Path) -> None:

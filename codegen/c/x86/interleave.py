@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.x86.elementwise import Scalars, scalars_helper
-from qcomp.codegen.c.x86.isa import Isa
+from qcomp.codegen.c.x86.isa import AVX512, Isa
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.plan.buffer import Buffer
 
@@ -12,7 +12,7 @@ _TASK_ELEMENTS = 16 * 1024
 
 # How 16 pixels, one a dword, become bytes, for each number of channels.
 _STORES: dict[int, str] = {
-    1: "_mm_mask_storeu_epi8(y, (__mmask16)bytes, _mm512_cvtepi32_epi8(d));",
+    1: f"{AVX512.store_narrowed('y', 'd', '(__mmask16)bytes')};",
     2: "_mm256_mask_storeu_epi8(y, (__mmask32)bytes, _mm512_cvtepi32_epi16(d));",
     3: "_mm512_mask_storeu_epi8(y, bytes, _mm512_permutexvar_epi32(join, _mm512_shuffle_epi8(d, squeeze)));",
     4: "_mm512_mask_storeu_epi8(y, bytes, d);",

@@ -59,13 +59,13 @@ def stored(data: np.ndarray) -> np.ndarray:
     return data.view(np.uint8) ^ 0x80 if data.dtype == np.int8 else data
 
 
-def check_all(cases: list[Node], isa: Isa, extra: Halo) -> None:
+def check_all(cases: list[Node], isa: Isa, extra: Halo, inlined: bool = False) -> None:
     codes = {}
     for i, node in enumerate(cases):
         kernel = TABLE.select(node, MACHINES[isa])
         inputs, output = layout(node, kernel, extra)
         codes[f"k{i}"] = kernel.generate(KernelRequest(node, tuple(inputs), (output,), MACHINES[isa], f"k{i}"))
-    library = Library(codes, isa)
+    library = Library(codes, isa, inlined=inlined)
     for i, node in enumerate(cases):
         inputs, output = layout(node, TABLE.select(node, MACHINES[isa]), extra)
         operands = operands_of(node, i)
@@ -92,6 +92,17 @@ def test_ragged_sizes_with_every_kind_of_mask(isa: Isa, extra: Halo) -> None:
             m, n, d, e = rng.choice(SIZES, 4).tolist()
             cases.append(attention((b, m, n, h, d, e), mask, real, constant=j == 2, seed=3 * i + j))
     check_all(cases, isa, extra)
+
+
+@every_isa
+@pytest.mark.parametrize("extra", [NO_HALO, EXTRA], ids=["dense", "halo"])
+def test_heads_leave_the_columns_of_others(isa: Isa, extra: Halo) -> None:
+    """Where the compiler knows how many columns the last vector has, and that nothing is added to them."""
+    cases = []
+    for width in (1, 2, 17, 33):
+        cases.append(attention((2, 4, 4, 3, 4, width)))
+        cases[-1].attrs |= {"zp": -128, "lo": -128, "hi": 127}
+    check_all(cases, isa, extra, inlined=True)
 
 
 @every_isa

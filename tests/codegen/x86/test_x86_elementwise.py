@@ -175,3 +175,32 @@ def test_planar_images_become_interleaved_bytes(isa: Isa) -> None:
         library.run(f"t{i}", [stored.ctypes.data, image.address])
         assert np.array_equal(image.inner, stored.transpose(0, 2, 3, 1)), cases[i]
         assert np.array_equal(image.outside(), before), cases[i]
+
+
+@every_isa
+@pytest.mark.parametrize("zp", [0, 3])
+def test_rows_leave_what_follows_them(isa: Isa, zp: int) -> None:
+    """Where the compiler knows how many elements of the last vector a row has: all of them are constants to it."""
+    rng = np.random.default_rng(7)
+    scale, codes = float(np.float32(0.037)), {}
+    cases = [(width, c, kind) for width in (1, 2, 3, 17, 18, 33) for c in (1, 2, 3, 4) for kind in ("q", "n", "t")]
+    for i, (width, c, kind) in enumerate(cases):
+        x, y = Buffer(DType.F32, (1, 3, width, c), external=True), Buffer(DType.I8, (1, 3, width, c), (1, 1, 1, 1))
+        if kind == "q":
+            codes[f"k{i}"] = quantize_code(x, y, scale, zp, isa, f"k{i}")
+        elif kind == "n":
+            planar = Buffer(DType.F32, (1, c, 3, width), external=True)
+            codes[f"k{i}"] = quantize_nchw_code(planar, y, scale, zp, isa, f"k{i}")
+        else:
+            codes[f"k{i}"] = interleave_code(Buffer(DType.I8, (1, c, 3, width)), y, isa, f"k{i}")
+    library = Library(codes, isa, inlined=True)
+    for i, (width, c, kind) in enumerate(cases):
+        image = Image(Plane(1, 3, width, c, (1, 1, 1, 1)), fill=77)
+        before = image.outside()
+        real, stored = reals(rng, 3 * width * c, scale), rng.integers(0, 256, 3 * width * c, dtype=np.uint8)
+        expected = stored if kind == "t" else quantized(real, scale, zp)
+        given = aligned(stored if kind == "t" else real)
+        library.run(f"k{i}", [given.ctypes.data, image.address])
+        nhwc = expected.reshape(1, 3, width, c) if kind == "q" else expected.reshape(1, c, 3, width).transpose(0, 2, 3, 1)
+        assert np.array_equal(image.inner, nhwc), cases[i]
+        assert np.array_equal(image.outside(), before), cases[i]

@@ -49,12 +49,17 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=
          "-Wno-unused-parameter", "-Werror"]  # fmt: skip
 INCLUDES = "#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"
 SLACK = 64
+SHARED = "static __attribute__((noinline)) "
 
 
-def source(codes: dict[str, Code]) -> str:
-    """One C file with every code and, for each, `run_SYMBOL(p, repeats)`."""
+def source(codes: dict[str, Code], inlined: bool = False) -> str:
+    """One C file with every code and, for each, `run_SYMBOL(p, repeats)`.
+
+    inlined: helpers are part of what calls them, as the compiler may have it in an artifact, where it knows lengths and
+    zero points as constants."""
+    helpers = [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
     parts = [INCLUDES]
-    parts += [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
+    parts += [text.replace(SHARED, "static inline __attribute__((always_inline)) ") if inlined else text for text in helpers]
     for symbol, code in codes.items():
         parts.append(code.text)
         parts.append(
@@ -71,14 +76,14 @@ def compiler(*arguments: str) -> None:
 class Library:
     """Compiled codes; `run` gives each pointer 64-byte alignment and 64 readable bytes of slack."""
 
-    def __init__(self, codes: dict[str, Code], isa: Isa, tiles: str = "") -> None:
+    def __init__(self, codes: dict[str, Code], isa: Isa, tiles: str = "", inlined: bool = False) -> None:
         self.codes = codes
         if tiles == "machine":
             permit_tiles()
         machine = TILE_CPUS[tiles] if tiles else (CPUS[isa], "-nostdlib")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernels.c"
-            path.write_text(source(codes))
+            path.write_text(source(codes, inlined))
             library = str(path.with_suffix(".so"))
             compiler(*machine, "-shared", "-fPIC", str(path), "-o", library)
             self.handle = ctypes.CDLL(library)
