@@ -201,6 +201,7 @@ def test_rows_leave_what_follows_them(isa: Isa, zp: int) -> None:
         expected = stored if kind == "t" else quantized(real, scale, zp)
         given = aligned(stored if kind == "t" else real)
         library.run(f"k{i}", [given.ctypes.data, image.address])
-        nhwc = expected.reshape(1, 3, width, c) if kind == "q" else expected.reshape(1, c, 3, width).transpose(0, 2, 3, 1)
+        planar = expected.reshape(1, c, 3, width).transpose(0, 2, 3, 1)
+        nhwc = expected.reshape(1, 3, width, c) if kind == "q" else planar
         assert np.array_equal(image.inner, nhwc), cases[i]
         assert np.array_equal(image.outside(), before), cases[i]

@@ -58,8 +58,8 @@ def source(codes: dict[str, Code], inlined: bool = False) -> str:
     inlined: helpers are part of what calls them, as the compiler may have it in an artifact, where it knows lengths and
     zero points as constants."""
     helpers = [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
-    parts = [INCLUDES]
-    parts += [text.replace(SHARED, "static inline __attribute__((always_inline)) ") if inlined else text for text in helpers]
+    inline = "static inline __attribute__((always_inline)) "
+    parts = [INCLUDES, *(text.replace(SHARED, inline) if inlined else text for text in helpers)]
     for symbol, code in codes.items():
         parts.append(code.text)
         parts.append(
