@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,17 +60,24 @@ class RecognizeAttention(NodeRewrite):
             return False
         if not (q.type.rank == k.type.rank == v.type.rank == rank and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]):
             return False
-        if min((*q.shape, *k.shape, *v.shape)) < 1 or any(m.type.rank > rank for m, _ in masks):
+        if min((*q.shape, *k.shape, *v.shape)) < 1:
             return False
         _build(graph, node, (q, k, v), _joined(graph, masks, rank), factor * q_factor * k_factor)
         return True
 
 
-_Mask = tuple[Value, float]  # what is added to the scores, and the factor that it is multiplied with first
+@dataclass(frozen=True)
+class _Mask:
+    """An add or a where between the product and the softmax: which operand the scores are, and what multiplies all
+    of it behind."""
+
+    node: Node
+    scores: int
+    factor: float = 1.0
 
 
 def _scores(graph: Graph, value: Value, user: Node) -> tuple[Node, float, list[_Mask]] | None:
-    """The product behind the operand of a softmax, the scores' factor, and what is added to them."""
+    """The product behind the operand of a softmax, the scores' factor, and what masks them, the first first."""
     node = value.producer
     if node is None or graph.sole_user(value) is not user:
         return None
@@ -79,22 +86,19 @@ def _scores(graph: Graph, value: Value, user: Node) -> tuple[Node, float, list[_
     factor, inner = _factor(node)
     if inner is not None:
         found = _scores(graph, inner, node)
-        return found and (found[0], found[1] * factor, [(m, f * factor) for m, f in found[2]])
-    for index, other in ((0, 1), (1, 0)):
-        if node.op.name == "add" and node.input(index).shape == node.output.shape:
-            found = _scores(graph, node.input(index), node)
-            if found is not None:
-                return found[0], found[1], [*found[2], (node.input(other), 1.0)]
-        if node.op.name == "where" and node.input(1 + index).shape == node.output.shape:
-            hidden = node.input(1 + other)
-            low = uniform(hidden)
-            found = _scores(graph, node.input(1 + index), node) if low is not None and low <= _HIDDEN else None
-            if found is not None:
-                zero = graph.constant(np.zeros((), np.float32), f"{node.name}.shown")
-                sides = [zero, hidden] if index == 0 else [hidden, zero]
-                mask = graph.add("where", [node.input(0), *sides], names=[f"{node.output.name}.mask"])
-                return found[0], found[1], [*found[2], (mask.output, 1.0)]
+        return found and (found[0], found[1] * factor, [replace(m, factor=m.factor * factor) for m in found[2]])
+    for index, other in {"add": ((0, 1), (1, 0)), "where": ((1, 2), (2, 1))}.get(node.op.name, ()):
+        if node.input(index).shape != node.output.shape or (node.op.name == "where" and not _hides(node.input(other))):
+            continue
+        found = _scores(graph, node.input(index), node)
+        if found is not None:
+            return found[0], found[1], [*found[2], _Mask(node, index)]
     return None
+
+
+def _hides(value: Value) -> bool:
+    low = uniform(value)
+    return low is not None and low <= _HIDDEN
 
 
 def _factor(node: Node) -> tuple[float, Value | None]:
@@ -120,13 +124,23 @@ def _unscaled(value: Value) -> tuple[Value, float]:
 
 
 def _joined(graph: Graph, masks: list[_Mask], rank: int) -> Value | None:
-    """The sum of the masks, as [batch, head, query, key]."""
+    """What the masks add to the scores, as [batch, head, query, key].
+
+    A where hides what earlier masks added too: numbers that each hide a score by itself would overflow as a sum."""
     total: Value | None = None
-    for mask, factor in masks:
-        if factor != 1.0:
-            constant = graph.constant(np.asarray(factor, np.float32), f"{mask.name}.factor")
-            mask = graph.add("mul", [mask, constant], names=[f"{mask.name}.scaled"]).output
-        total = mask if total is None else graph.add("add", [total, mask], names=[f"{mask.name}.sum"]).output
+    for mask in masks:
+        other = mask.node.input((3 if mask.node.op.name == "where" else 1) - mask.scores)
+        name = other.name
+        if mask.factor != 1.0:
+            constant = graph.constant(np.asarray(mask.factor, np.float32), f"{name}.factor")
+            other = graph.add("mul", [other, constant], names=[f"{name}.scaled"]).output
+        if mask.node.op.name == "where":
+            shown = graph.constant(np.zeros((), np.float32), f"{mask.node.name}.shown") if total is None else total
+            sides = [shown, other] if mask.scores == 1 else [other, shown]
+            names = [f"{mask.node.output.name}.mask"]
+            total = graph.add("where", [mask.node.input(0), *sides], names=names).output
+        else:
+            total = other if total is None else graph.add("add", [total, other], names=[f"{name}.sum"]).output
     if total is None or total.type.rank == 4:
         return total
     shape = (1,) * (rank - total.type.rank) + total.shape

@@ -65,12 +65,23 @@ def find_equalizations(
 def _best(site: Site, tensors: Tensors, per_tensor: bool) -> Equalized | None:
     candidates = {0.0: np.ones(site.channels)}
     candidates.update((exponent, _factors(site, tensors, exponent)) for exponent in EXPONENTS)
-    noises = _noises(site, tensors, list(candidates.values()), per_tensor)
+    noises = _noises(site, tensors, tensors, list(candidates.values()), per_tensor)
     exponent, noise = min(zip(candidates, noises, strict=True), key=lambda pair: pair[1])
-    if not noise < _WORTH * noises[0]:
+    if not noise < _WORTH * noises[0] or not _helps_others(site, tensors, exponent, per_tensor):
         return None
     names = tuple(value.name for value in site.scaled)
     return Equalized(site.value.name, names, exponent, candidates[exponent], noises[0], noise)
+
+
+def _helps_others(site: Site, tensors: Tensors, exponent: float, per_tensor: bool) -> bool:
+    """Whether factors and a grid of every other sample are as good for the rest: where few samples were seen, every
+    channel fills its grid to the brim, and what comes next is clipped."""
+    seen, unseen = tensors[::2], tensors[1::2]
+    if not unseen:
+        return False
+    candidates = [np.ones(site.channels), _factors(site, seen, exponent)]
+    plain, equalized = _noises(site, seen, unseen, candidates, per_tensor)
+    return equalized < _WORTH * plain
 
 
 def _factors(site: Site, tensors: Tensors, exponent: float) -> np.ndarray:
@@ -96,14 +107,17 @@ def _factors(site: Site, tensors: Tensors, exponent: float) -> np.ndarray:
     return np.asarray(np.maximum(factors, 1.0 / _MOST))
 
 
-def _noises(site: Site, tensors: Tensors, candidates: Sequence[np.ndarray], per_tensor: bool) -> list[float]:
-    """Noise of the readers' results for each candidate, in shares of their power, means taken off."""
+def _noises(
+    site: Site, seen: Tensors, tensors: Tensors, candidates: Sequence[np.ndarray], per_tensor: bool
+) -> list[float]:
+    """Noise of the readers' results on tensors for each candidate, on a grid over all that was seen, in shares of
+    their power, means taken off."""
     part = Graph("site")
     x = part.input(site.value.name, site.value.type)
     exact = [_reader(part, site, index, x, np.ones(site.channels), None) for index in range(len(site.readers))]
     tried = []
     for factors in candidates:
-        quantized = _divided(part, site, x, tensors, factors)
+        quantized = _divided(part, site, x, seen, factors)
         tried.append([
             _reader(part, site, index, quantized, factors, per_tensor) for index in range(len(site.readers))
         ])  # fmt: skip

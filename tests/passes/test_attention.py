@@ -66,6 +66,27 @@ def test_other_forms_stay(body: str) -> None:
     assert "attention" not in [n.op.name for n in run_passes(graph, [RecognizeAttention()]).nodes]
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "%d: {S} = where(%seen, %s, %lowest)\n%m: {S} = where(%seen, %d, %lowest)",
+        "%d: {S} = add(%s, %low)\n%m: {S} = where(%seen, %d, %lowest)",
+        "%d: {S} = where(%seen, %lowest, %s)\n%e: {S} = where(%seen, %d, %lowest)\n%m: {S} = mul(%e, %half)",
+    ],
+    ids=["where twice", "add then where", "where either way"],
+)
+def test_a_query_that_several_masks_hide_sees_all_keys_alike(steps: str) -> None:
+    consts = "const %lowest: f32[] = [-3.4028234663852886e+38]\nconst %low: f32[1] = [-3e38]\n"
+    text = HEADER + consts + f"%s: {S} = matmul(%q, %k)\n" + steps.replace("{S}", S) + WEIGHTED
+    graph = parse_graph(text)
+    rng = np.random.default_rng(3)
+    feeds = {v.name: rng.normal(size=v.shape).astype(np.float32) for v in graph.inputs}
+    feeds["seen"] = np.zeros((1, 1, 5, 7), bool)
+    found = run_passes(parse_graph(text), [RecognizeAttention()])
+    attention_of(found)
+    assert np.allclose(run(found, feeds)["y"], run(graph, feeds)["y"], atol=1e-5)
+
+
 def test_a_softmax_along_the_queries_stays() -> None:
     text = (HEADER + FORMS["plain"][0] + WEIGHTED).replace("axis = 3", "axis = 2")
     assert "attention" not in [n.op.name for n in run_passes(parse_graph(text), [RecognizeAttention()]).nodes]

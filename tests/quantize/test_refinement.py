@@ -251,3 +251,22 @@ def test_one_sample_is_enough(make: Make) -> None:
     graph = make()
     shape = graph.inputs[0].shape
     quantize(graph, images(1, shape)[0]["x"])
+
+
+def test_one_sample_does_not_say_how_far_channels_reach() -> None:
+    assert find_equalizations(badly_scaled(), images(1, (1, 3, 8, 8))) == ()
+
+
+def test_channels_that_few_samples_happen_to_scale_stay_as_they_are() -> None:
+    rng, graph = np.random.default_rng(7), Graph("chance")
+    value = graph.input("x", TensorType.f32(1, 3, 12, 12))
+    for channels, groups in ((16, 1), (16, 16), (16, 1), (16, 16)):
+        taps = value.shape[1] // groups
+        weights = rng.normal(0, 1 / np.sqrt(9 * taps), (channels, taps, 3, 3)).astype(np.float32)
+        operands = [value, graph.constant(weights), graph.constant(rng.normal(0, 0.3, channels).astype(np.float32))]
+        value = graph.add("conv2d", operands, {"pads": (1, 1, 1, 1), "groups": groups}).output
+        value = graph.add("relu", [value]).output
+    graph.outputs = [value]
+    few, test = images(2, (1, 3, 12, 12)), images(20, (1, 3, 12, 12), seed=1000)
+    plain = noise(graph, fake_quantized(graph, few), test)
+    assert noise(graph, quantize(graph, np.concatenate([s["x"] for s in few])), test) < 1.5 * plain
