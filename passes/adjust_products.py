@@ -33,13 +33,14 @@ def is_adjustable(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class AdjustProducts(Pass):
-    """Adds `biases` (float32[channels] by node name) to the biases of products, and replaces `weights` likewise.
+    """Adds `biases` (float32[channels] by result) to the biases of products, and replaces `weights` likewise.
 
-    Before: %y = conv2d(%xq, %wq, %b) @"conv"            with biases conv: [0.25]
-    After:  %y = conv2d(%xq, %wq, %b.1) @"conv"          %b.1 = %b + [0.25]
+    Before: %y = conv2d(%xq, %wq, %b)            with biases y: [0.25]
+    After:  %y = conv2d(%xq, %wq, %b.1)          %b.1 = %b + [0.25]
 
-    A product without a bias gets one.  Weights are reals on the grid that they have already.  QcompError for a
-    name that is no product with fake-quantized weights.
+    Products are told by the names of their results, since several nodes may have one name.  A product without a bias
+    gets one.  Weights are reals on the grid that they have already.  QcompError for a name that is not the result of
+    a product with fake-quantized weights.
     """
 
     name: ClassVar[str] = "adjust-products"
@@ -50,10 +51,10 @@ class AdjustProducts(Pass):
     weights: Arrays = field(default_factory=dict, compare=False, repr=False)
 
     def run(self, graph: Graph) -> Graph:
-        nodes = {node.name: node for node in graph.nodes if is_adjustable(node)}
+        nodes = {node.output.name: node for node in graph.nodes if is_adjustable(node)}
         for name in (*self.weights, *self.biases):
             if name not in nodes:
-                raise QcompError(f"{name!r} is no product with fake-quantized weights", fix="name one that is")
+                raise QcompError(f"%{name} is no product with fake-quantized weights", fix="name one that is")
         for name, weights in self.weights.items():
             replace_weights(graph, nodes[name], weights)
         for name, bias in self.biases.items():

@@ -119,7 +119,9 @@ def test_single_ops_reach_every_vector_kernel() -> None:
     graphs = [Batch(single_plans(number)).graph for name, _, number in batches(SINGLE) if name == NATIVE]
     nodes = [node for graph in graphs for node in graph.nodes]
     reached = {kernel_table().select(node, machine).name for node in nodes for machine in machines}
-    assert {kernel.name for kernel in X86_KERNELS} <= reached
+    # those of tests/codegen/test_dynamic_kernels.py, test_recurrent_kernels.py and test_x86_elementwise.py
+    elsewhere = ("_dynamic_gemm", "_lstm", "_gru", "_quantize_nchw")
+    assert {kernel.name for kernel in X86_KERNELS if not kernel.name.endswith(elsewhere)} <= reached
 
 
 # ---- float networks through the whole compiler --------------------------------------------------------------------

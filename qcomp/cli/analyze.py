@@ -55,7 +55,7 @@ def analyze(
     calibrate: Calibrate = None,
     target: TargetName = "native",
     shape: Shapes = None,
-    method: Method = "mse",
+    method: Method = "auto",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
     image_std: ImageStd = None,

@@ -98,7 +98,7 @@ def compare(
     runs: Runs = 0,
     level: Level = None,
     shape: Shapes = None,
-    method: Method = "mse",
+    method: Method = "auto",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
     image_std: ImageStd = None,

@@ -67,9 +67,22 @@ def correction(
     else:
         bias = -(weights @ error)
     bias = np.where(np.isfinite(bias), bias, 0.0)  # an infinite mask has no mean
+    bias = bias * _certain(exact, found, axis, bias)
     power = max(float((weights @ expected.astype(np.float64) ** 2).sum()), 1e-30)
     before, after = (float((weights @ e**2).sum()) / power for e in (error, error + bias))
     return Correction(bias.astype(np.float32), before, after)
+
+
+def _certain(
+    exact: Sequence[np.ndarray], found: Sequence[np.ndarray], axis: int, bias: Float64Array
+) -> Float64Array:
+    """float64[channels] from 0 to 1, what of a bias is more than chance among the samples: 1 − variance of the mean
+    error / bias² (the positive part of the estimator of James and Stein)."""
+    others = tuple(i for i in range(exact[0].ndim) if i != axis)
+    with np.errstate(all="ignore"):
+        means = [np.mean(f.astype(np.float64) - e, axis=others) for e, f in zip(exact, found, strict=True)]
+        chance = np.var(means, axis=0, ddof=1) / len(means) if len(means) > 1 else np.zeros_like(bias)
+    return np.clip(1.0 - np.nan_to_num(chance) / np.maximum(bias**2, 1e-300), 0.0, 1.0)
 
 
 def _solve(

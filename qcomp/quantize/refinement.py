@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ _MEMORY = 1 << 30
 
 @dataclass(frozen=True)
 class Refinement:
-    """What to change in a fake-quantized graph, by product: biases to add, weights to put in; and what it gains."""
+    """What to change in a fake-quantized graph, by a product's result: biases to add, weights to put in; and what it
+    gains."""
 
     biases: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -43,19 +45,19 @@ def refine(
 ) -> Refinement:
     """What makes the products of a fake-quantized graph give what those of the float graph give, on samples.
 
-    Products of both graphs are told by their names.  Each is judged on what the layers before it give with what was
-    found for them.  `rounding`: weights are rounded by their effect on the results, not one by one.
+    Products of both graphs are told by the names of their results.  Each is judged on what the layers before it give
+    with what was found for them.  `rounding`: weights are rounded by their effect on the results, not one by one.
     """
     work = quantized.clone()
-    originals = {node.name: node for node in exact.nodes}
-    names = [n.name for n in work.nodes if is_adjustable(n) and n.name in originals]
+    originals = {node.outputs[0].name: node for node in exact.nodes}
+    products = [n for n in work.nodes if is_adjustable(n) and _name(n) in originals]
+    names = [n.output.name for n in products]
     biases: dict[str, np.ndarray] = {}
     weights: dict[str, np.ndarray] = {}
     corrections: dict[str, Correction] = {}
     reference, replay = Replay(exact, samples), Replay(work, samples)
-    by_name: dict[str, Node] = {node.name: node for node in work.nodes}
-    for done, name in enumerate(names):
-        node, original = by_name[name], originals[name]
+    for done, (name, node) in enumerate(zip(names, products, strict=True)):
+        original = originals[_name(node)]
         if original.output.shape != node.output.shape:
             continue
         if rounding:
@@ -80,6 +82,12 @@ def refine(
         if progress is not None:
             progress(done + 1, len(names))
     return Refinement(biases, weights, corrections)
+
+
+def _name(node: Node) -> str:
+    """What the product's result is called in the float graph: there an output has the name that the rounded result
+    has now."""
+    return re.sub(r"\.raw(\.\d+)?\Z", "", node.output.name)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class Quality:
             worst = max(found, key=lambda name: found[name].before - found[name].after)
             before, after = (10 * np.log10(max(n, 1e-12)) for n in (found[worst].before, found[worst].after))
             lines.append(
-                f"biases of {len(self.refinement.biases)} of {len(found)} layers corrected; most in {worst}: "
+                f"biases of {len(self.refinement.biases)} of {len(found)} layers corrected; most in %{worst}: "
                 f"noise {before:.1f} dB before, {after:.1f} dB after"
             )
         return lines

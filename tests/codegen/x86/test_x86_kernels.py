@@ -186,8 +186,12 @@ def check_nodes(machine: Target, isa: Isa, extra: Halo, tiles: str = "") -> None
         assert np.array_equal(result.outside(), before), node
 
 
+# tests/codegen/test_dynamic_kernels.py and test_recurrent_kernels.py
+ELSEWHERE = {"dynamic_qgemm", "lstm", "gru"}
+
+
 def test_every_op_of_the_integer_contract_has_a_row() -> None:
-    assert {kernel.op for kernel in X86_KERNELS} == {node.op.name for node in nodes()}
+    assert {kernel.op for kernel in X86_KERNELS} - ELSEWHERE == {node.op.name for node in nodes()}
 
 
 def test_rows_refuse_what_they_cannot_compute() -> None:
