@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -16,6 +15,7 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.masks import mask_margins
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
+from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
 from qcomp.quantize.samples import Data, samples_of
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -68,16 +68,8 @@ def _runner(
 ) -> Callable[[Arrays], list[NDArray[Any]]]:
     """A function from a sample to the values of `tensors`, in that order."""
     import onnxruntime  # slow to import, and only needed here
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-    # What onnxruntime raises has no common class below Exception.
-    failures: tuple[type[Exception], ...] = (
-        *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-        RuntimeError,
-        ValueError,
-        EncodeError,
-    )
-
+    failures = onnxruntime_failures()
     known = {name for node in model.graph.node for name in node.output if name}
     for name in tensors:
         if name not in known:
@@ -99,17 +91,17 @@ def _runner(
             watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except failures as error:
-        raise QcompError(f"onnxruntime cannot load the model ({_first_line(error)})", fix="check the model") from error
+        raise refused("load the model", error) from error
 
     def run(sample: Arrays) -> list[NDArray[Any]]:
         feed = {name: np.asarray(value, order="C") for name, value in sample.items() if name in inputs}
         try:
             found: list[Any] = session.run(list(tensors), feed)
         except failures as error:
-            raise QcompError(
-                f"onnxruntime cannot run the model on a calibration sample ({_first_line(error)})",
+            raise refused(
+                "run the model on a calibration sample", error,
                 fix="check the samples' shapes and types against the model's inputs",
-            ) from error
+            ) from error  # fmt: skip
         for name, value in zip(tensors, found, strict=True):
             if not isinstance(value, np.ndarray):
                 raise QcompError("not a dense tensor", where=f"tensor {name}", fix="leave it out of the calibration")
@@ -117,7 +109,3 @@ def _runner(
 
     return run
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

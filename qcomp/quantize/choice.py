@@ -19,6 +19,9 @@ from qcomp.passes.integer_regions import MOVEMENT, PRODUCTS, is_unary
 from qcomp.passes.matching import channel_axis
 from qcomp.passes.quantization_plan import QuantizationPlan
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.histogram import Density
+from qcomp.quantize.mse import quantization_error
+from qcomp.quantize.parameters import integer_limits
 from qcomp.quantize.positions import distinct_weights, rows_of
 from qcomp.quantize.replay import Replay, Tensors, run_float
 
@@ -32,9 +35,11 @@ CANDIDATES: tuple[tuple[str, float], ...] = (
     ("minmax", 1.0),
 )
 # Another range than the first must lower the error by this share.
-_WORTH = 0.97
+_WORTH = 0.75
 _MOST_ROWS = 4096
 _MOST_SAMPLES = 8
+# A candidate may have so many times the rounding error that the first one has on all values that were observed.
+_MOST_ERROR = 2.0
 # Of fewer values there is no telling which are so rare that they may be clipped.
 _LEAST_VALUES = 4096
 
@@ -89,7 +94,19 @@ def _candidates(calibration: Calibration, name: str) -> list[Span] | None:
     if observer is None or observer.extremes.count == 0 or observer.masked:
         return None
     ranges = {method: observer.range(method) for method in dict.fromkeys(m for m, _ in CANDIDATES)}
-    return [(ranges[m][0] * factor, ranges[m][1] * factor) for m, factor in CANDIDATES]
+    spans = [(ranges[m][0] * factor, ranges[m][1] * factor) for m, factor in CANDIDATES]
+    if observer.histogram is None:
+        return spans
+    density = observer.histogram.density(observer.extremes.lo, observer.extremes.hi).coarse()
+    # Few samples try a candidate: what all of them say of clipping has to bear it out, else it is the first one.
+    errors = [_rounding_error(density, span) for span in spans]
+    return [span if error <= _MOST_ERROR * errors[0] else spans[0] for span, error in zip(spans, errors, strict=True)]
+
+
+def _rounding_error(density: Density, span: Span) -> float:
+    """Mean squared error of all observed values on the int8 grid of a range."""
+    scale, zero_point = affine_parameters(min(span[0], 0.0), max(span[1], 0.0), "i8")
+    return quantization_error(density, scale, zero_point, *integer_limits("i8"))
 
 
 def readers(graph: Graph, value: Value) -> tuple[list[Node], list[Value]]:

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
+from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
@@ -26,6 +26,7 @@ def runner(graph: Graph) -> Callable[[Arrays], list[NDArray[Any]]]:
     """
     import onnxruntime
 
+    failures = onnxruntime_failures()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # samples run side by side instead, and results do not depend on how many
     options.inter_op_num_threads = 1
@@ -35,15 +36,15 @@ def runner(graph: Graph) -> Callable[[Arrays], list[NDArray[Any]]]:
         session = onnxruntime.InferenceSession(
             to_onnx(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except (RuntimeError, ValueError) as error:
-        raise _failure("load", error) from error
+    except failures as error:
+        raise refused("load the graph", error) from error
     names = [value.name for value in dict.fromkeys(graph.outputs)]
 
     def run(feed: Arrays) -> list[NDArray[Any]]:
         try:
             found: list[NDArray[Any]] = session.run(names, {k: np.asarray(v, order="C") for k, v in feed.items()})
-        except (RuntimeError, ValueError) as error:
-            raise _failure("run", error) from error
+        except failures as error:
+            raise refused("run the graph", error) from error
         return found
 
     return run
@@ -62,10 +63,3 @@ def outputs_on(graph: Graph, samples: Sequence[Arrays], threads: int) -> list[li
     run = runner(graph)
     names = [value.name for value in graph.inputs]
     return side_by_side(lambda sample: run({name: sample[name] for name in names}), samples, threads)
-
-
-def _failure(what: str, error: Exception) -> QcompError:
-    lines = str(error).strip().splitlines()
-    return QcompError(
-        f"onnxruntime cannot {what} the graph ({lines[0] if lines else type(error).__name__})", fix="check the model"
-    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.onnx_export import to_onnx
+from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
 
 Tensors = list[np.ndarray]
 """One array for each sample."""
@@ -45,10 +46,13 @@ def run_float(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]], threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # Fake quantization is computed as it is written, not fused into integer kernels of another arithmetic.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), options, ["CPUExecutionProvider"])
     names = [value.name for value in graph.outputs]
     inputs = [value.name for value in graph.inputs]
-    results = [session.run(names, {name: sample[name] for name in inputs}) for sample in samples]
+    try:
+        session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), options, ["CPUExecutionProvider"])
+        results = [session.run(names, {name: sample[name] for name in inputs}) for sample in samples]
+    except onnxruntime_failures() as error:
+        raise refused("run a part of the model", error, where=", ".join(f"%{name}" for name in names)) from error
     return {name: [np.asarray(result[i]) for result in results] for i, name in enumerate(names)}
 
 

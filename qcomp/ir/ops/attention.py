@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcomp.ir import fixed_math as fm
-from qcomp.ir.intervals import REALS, operand_interval
+from qcomp.ir.intervals import REALS, operand_interval, outward
 from qcomp.ir.ops.reduce import row_max
 from qcomp.ir.ordered import ordered_product, ordered_sum
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
@@ -179,7 +179,7 @@ class QAttention(Op):
         ends = np.array([min(x.span[0] - zp, 0), max(x.span[1] - zp, 0)]) * call.float("mult")
         low, high = ends.min() * (1 + 2.0**-20), ends.max() * (1 + 2.0**-20)
         if call.dtype("dtype") is DType.F32:
-            return [Interval.of(low, high)]
+            return [outward(np.asarray(low), np.asarray(high))]
         limits = call.int("lo"), call.int("hi")
         return [Interval.of(*(np.clip(np.rint(e) + call.int("zp"), *limits) for e in (low, high)))]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qcomp.ir.intervals import outward
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import REQUANTIZE, check_clamp, check_int8, check_vector, product_result, round_clamped
 from qcomp.ir.types import DType, TensorType
@@ -42,6 +43,8 @@ class QSoftmax(Op):
         if x.rank < 1 or not 1 <= x.shape[-1] <= _LONGEST:
             raise call.fail(f"rows of x {list(x.shape)} do not have 1 to {_LONGEST} elements")
         _check_factor(call, "mult")
+        if call.float("mult") <= 0:
+            raise call.fail(f"mult {call.float('mult')} is not positive")
         table = call.constant(1)
         if table is None or table[0] == 0:
             raise call.fail("the table is no constant, or has 0 for the largest score")
@@ -126,6 +129,6 @@ def _rounded(call: Call, real: np.ndarray) -> np.ndarray:
 
 def _result_bounds(call: Call, low: float, high: float) -> Interval:
     if call.dtype("dtype") is DType.F32:
-        return Interval.of(low, high)
+        return outward(np.asarray(low), np.asarray(high))
     limits = call.int("lo"), call.int("hi")
     return Interval.of(*(np.clip(np.rint(e) + call.int("zp"), *limits) for e in (low, high)))

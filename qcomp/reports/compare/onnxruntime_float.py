@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
+from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -23,13 +23,8 @@ class FloatModel:
         self, model: Path | onnx.ModelProto, threads: int = 1, tensors: Sequence[str] | None = None, where: str = ""
     ) -> None:
         import onnxruntime  # slow to import, and only needed here
-        from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-        # What onnxruntime raises has no common class below Exception.
-        self._failures: tuple[type[Exception], ...] = (
-            *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-            RuntimeError, ValueError, EncodeError,
-        )  # fmt: skip
+        self._failures = onnxruntime_failures()
         self._where = where or (str(model) if isinstance(model, Path) else model.graph.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -54,9 +49,7 @@ class FloatModel:
         return dict(zip(self.outputs, found, strict=True))
 
     def _error(self, what: str, error: Exception) -> QcompError:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        fix = "check the model and --shape"
-        return QcompError(f"onnxruntime cannot {what} it ({line})", where=self._where, fix=fix)
+        return refused(f"{what} it", error, self._where, "check the model and --shape")
 
 
 def _watched(model: onnx.ModelProto, tensors: Sequence[str] | None) -> onnx.ModelProto:
