@@ -189,8 +189,8 @@ def test_rows_leave_what_follows_them(isa: Isa, zp: int) -> None:
         if kind == "q":
             codes[f"k{i}"] = quantize_code(x, y, scale, zp, isa, f"k{i}")
         elif kind == "n":
-            planar = Buffer(DType.F32, (1, c, 3, width), external=True)
-            codes[f"k{i}"] = quantize_nchw_code(planar, y, scale, zp, isa, f"k{i}")
+            x = Buffer(DType.F32, (1, c, 3, width), external=True)
+            codes[f"k{i}"] = quantize_nchw_code(x, y, scale, zp, isa, f"k{i}")
         else:
             codes[f"k{i}"] = interleave_code(Buffer(DType.I8, (1, c, 3, width)), y, isa, f"k{i}")
     library = Library(codes, isa, inlined=True)
@@ -202,6 +202,5 @@ def test_rows_leave_what_follows_them(isa: Isa, zp: int) -> None:
         given = aligned(stored if kind == "t" else real)
         library.run(f"k{i}", [given.ctypes.data, image.address])
         planar = expected.reshape(1, c, 3, width).transpose(0, 2, 3, 1)
-        nhwc = expected.reshape(1, 3, width, c) if kind == "q" else planar
-        assert np.array_equal(image.inner, nhwc), cases[i]
+        assert np.array_equal(image.inner, expected.reshape(1, 3, width, c) if kind == "q" else planar), cases[i]
         assert np.array_equal(image.outside(), before), cases[i]

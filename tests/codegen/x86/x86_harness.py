@@ -49,7 +49,7 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-std=
          "-Wno-unused-parameter", "-Werror"]  # fmt: skip
 INCLUDES = "#include <immintrin.h>\n#include <stddef.h>\n#include <stdint.h>\n"
 SLACK = 64
-SHARED = "static __attribute__((noinline)) "
+SHARED, INLINED = "static __attribute__((noinline)) ", "static inline __attribute__((always_inline)) "
 
 
 def source(codes: dict[str, Code], inlined: bool = False) -> str:
@@ -58,8 +58,7 @@ def source(codes: dict[str, Code], inlined: bool = False) -> str:
     inlined: helpers are part of what calls them, as the compiler may have it in an artifact, where it knows lengths and
     zero points as constants."""
     helpers = [helper.text for helper in merge_helpers(*(code.helpers for code in codes.values()))]
-    inline = "static inline __attribute__((always_inline)) "
-    parts = [INCLUDES, *(text.replace(SHARED, inline) if inlined else text for text in helpers)]
+    parts = [INCLUDES, *(text.replace(SHARED, INLINED) if inlined else text for text in helpers)]
     for symbol, code in codes.items():
         parts.append(code.text)
         parts.append(
