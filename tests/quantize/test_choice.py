@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from qcomp.compiler import Options, quantize
 from qcomp.ir import Graph, parse_graph
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.quantize import choice as choice_module
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.choice import CANDIDATES, Choice, choose_ranges, readers
 from qcomp.quantize.refinement import Quality
@@ -33,10 +35,16 @@ def chosen(graph: Graph) -> dict[str, Choice]:
     return {c.tensor: c for c in choose_ranges(graph, plan, calibration, samples[:8])}
 
 
-def test_outliers_that_nobody_reads_are_clipped() -> None:
+def test_outliers_that_nobody_reads_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice_module, "_MOST_ERROR", np.inf)
     choice = chosen(gemm("1.0, 0.0"))["x"]
     assert choice.method.startswith("percentile") and choice.range[1] < 10.0
     assert choice.after < 0.1 * choice.before
+
+
+def test_what_all_samples_say_of_clipping_bounds_the_choice() -> None:
+    choice = chosen(gemm("1.0, 0.0"))["x"]
+    assert choice.method == "mse" and choice.range[1] > 90.0
 
 
 def test_outliers_that_the_layer_reads_stay() -> None:
@@ -87,7 +95,9 @@ def test_readers_end_where_values_mix() -> None:
     assert {v.name for v in results} == {"a", "s"}
 
 
-def test_the_default_chooses_and_says_so_and_a_named_method_is_kept() -> None:
+def test_the_default_chooses_and_says_so_and_a_named_method_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice_module, "_MOST_ERROR", np.inf)
+
     def lines(**options: str) -> list[str]:
         seen: list[Quality] = []
         quantize(gemm("1.0, 0.0"), {"x": OUTLIERS}, Options(on_quality=seen.append, **options))  # type: ignore[arg-type]
