@@ -22,7 +22,16 @@ from qcomp.passes.base import Pass
 from qcomp.passes.canonicalize import Canonicalize
 from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.equalize_channels import EqualizeChannels
-from qcomp.passes.integer_regions import ARITHMETIC, CLAMPS, MOVEMENT, PRODUCTS, SCALAR_UNARY, UNARY
+from qcomp.passes.integer_regions import (
+    ARITHMETIC,
+    CLAMPS,
+    JOINT_PRODUCTS,
+    MOVEMENT,
+    NORMALIZING,
+    PRODUCTS,
+    SCALAR_UNARY,
+    UNARY,
+)
 from qcomp.passes.registry import pass_options, pass_table
 from qcomp.quantize.grids import grid_passes
 
@@ -105,6 +114,12 @@ def onnx_page() -> str:
         *_item(f"""
             **Products** with constant weights: {_listed(PRODUCTS)}. A matmul with a weight becomes gemm; a transposed
             convolution needs one group."""),
+        *_item(f"""
+            **Products** of computed tensors: {_listed(JOINT_PRODUCTS)}; attention is found in the pieces that exporters
+            write, softmax included, and its mask stays float32."""),
+        *_item(f"""
+            **Normalizations** along the last axis, between other integer ops: {_listed(NORMALIZING)}; but not of a
+            residual stream."""),
         *_item(f"**Clamps** behind a product or a sum become part of it: {_listed(CLAMPS)}."),
         *_item(f"**Arithmetic** of computed tensors: {_listed(ARITHMETIC)}."),
         *_item(f"""

@@ -61,6 +61,7 @@ def compile_case(case: Case, output: Path, progress: Progress) -> Artifact:
             ("import", "read the ONNX file", 1),
             ("quantize", "canonicalize", 1),
             ("calibrate", "calibrate on samples", len(case.calibration)),
+            ("correct", "correct biases", 1),
             ("generate", "generate C", 1),
             ("write", "compile C", 1),
         )
@@ -73,6 +74,8 @@ def compile_case(case: Case, output: Path, progress: Progress) -> Artifact:
             if running:
                 finish()
             running = stage
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, start=False)
             progress.start_task(tasks[stage])
         progress.update(tasks[stage], completed=done, total=total)
 

@@ -83,6 +83,9 @@ def _can_multiply(node: Node, value: Value, axis: int) -> bool:
     return axis == (1 if node.op.name == "gemm" or node.attrs["layout"] == "NCHW" else 3)
 
 
+ATTRIBUTE = "equalized"
+
+
 @dataclass(frozen=True)
 class EqualizeChannels(Pass):
     """Divides channels of a value by factors and multiplies the weights that meet them by the same.
@@ -94,7 +97,8 @@ class EqualizeChannels(Pass):
 
     The result is the same but for float32's rounding; a grid for the whole of %a now fits both channels.  Between may
     lie ops through which positive factors pass (relu, leaky_relu, pools), and the source may be a layer norm
-    (cross-layer equalization: Nagel et al. 2019; SmoothQuant: Xiao et al. 2022).
+    (cross-layer equalization: Nagel et al. 2019; SmoothQuant: Xiao et al. 2022).  The graph's attribute `equalized`
+    names the values that no longer are what the model calls so.
     """
 
     name: ClassVar[str] = "equalize-channels"
@@ -114,6 +118,11 @@ class EqualizeChannels(Pass):
             _divide(graph, sites[name].source, factors)
             for node in sites[name].readers:
                 _replace(graph, node, 1, multiplied(node, factors))
+        scaled = {value.name for name in self.factors for value in sites[name].scaled}
+        if scaled:
+            before = graph.attrs.get(ATTRIBUTE, ())
+            assert isinstance(before, tuple)
+            graph.attrs[ATTRIBUTE] = tuple(sorted({*scaled, *map(str, before)}))
         graph.prune()
         return graph
 

@@ -270,3 +270,24 @@ def test_channels_that_few_samples_happen_to_scale_stay_as_they_are() -> None:
     few, test = images(2, (1, 3, 12, 12)), images(20, (1, 3, 12, 12), seed=1000)
     plain = noise(graph, fake_quantized(graph, few), test)
     assert noise(graph, quantize(graph, np.concatenate([s["x"] for s in few])), test) < 1.5 * plain
+
+
+def test_products_of_one_name_and_layers_of_several_results_are_told_apart() -> None:
+    text = """graph @m {
+      input %x: f32[6,8]
+      const %w: f32[5,8] = W
+      const %v: f32[12,5] = V
+      const %r: f32[12,3] = R
+      %a: f32[6,5] = gemm(%x, %w) {trans_b = true} @"same"
+      %b: f32[6,12] = gemm(%a, %v) {trans_b = true} @"same"
+      %c: f32[6,1,12] = reshape(%b) {shape = [6, 1, 12]}
+      %y: f32[6,1,3], %h: f32[1,3], %s: f32[1,3] = lstm(%c, %r) @"same"
+      output %y
+    }"""
+    rng = np.random.default_rng(3)
+    for letter, size in (("W", 40), ("V", 60), ("R", 36)):
+        values = ", ".join(f"{v:.3f}" for v in rng.normal(size=size))
+        text = text.replace(f"= {letter}\n", f"= [{values}]\n")
+    samples = rng.normal(size=(16, 6, 8)).astype(np.float32)
+    integer = quantize(parse_graph(text), samples)
+    assert [node.op.name for node in integer.nodes].count("qgemm") == 2

@@ -19,6 +19,7 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node, run
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
+from qcomp.passes.equalize_channels import ATTRIBUTE as EQUALIZED
 from qcomp.passes.integer_regions import MOVEMENT
 from qcomp.reports.compare.agreement import Noise
 from qcomp.reports.compare.counterparts import Counterpart, counterpart
@@ -79,7 +80,10 @@ def study_layers(
 ) -> LayerStudy:
     """Runs both graphs over the samples.  `outputs` are the artifact's results for them, which the integer graph has to
     give bit for bit; QcompError, naming `where`, if it does not: then it is another model's graph."""
-    known = {v.name: v.shape for v in float_graph.values if not v.is_constant}
+    # Values whose channels were divided are not what the model calls so any more.
+    divided = integer_graph.attrs.get(EQUALIZED, ())
+    assert isinstance(divided, tuple)
+    known = {v.name: v.shape for v in float_graph.values if not v.is_constant and v.name not in divided}
     pairs = {v: counterpart(v, known.get) for v in integer_graph.values if not v.is_constant}
     tensors = sorted({c.name for c in pairs.values() if c is not None} - {v.name for v in float_graph.inputs})
     reference = FloatModel(to_onnx(float_graph), threads, tensors, where=float_graph.name) if tensors else None
