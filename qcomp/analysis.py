@@ -27,7 +27,7 @@ from qcomp.quantize.goals import DEFAULT_DROP, Goal
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.judging import Judging
-from qcomp.quantize.labels import Labels, check_count, labels_of
+from qcomp.quantize.labels import Labels, check_classes, check_count, labels_of
 from qcomp.quantize.layers import ALONE, WITHOUT, Layer, Study, check_has_layers
 from qcomp.quantize.mixes import Mix, Search, search
 from qcomp.quantize.samples import Data, samples_of
@@ -230,6 +230,9 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
     labels = None if judging.labels is None else labels_of(judging.labels)
     if labels is not None:
         check_count(labels, len(samples))
+        rows = graph.outputs[0].shape
+        if rows and rows[-1] > 1:
+            check_classes(labels, rows[-1])
     threads = judging.threads or len(os.sched_getaffinity(0))
     points = possible_points(graph)
     progress = partial(_report, options, "calibrate")

@@ -44,6 +44,16 @@ def check_count(labels: Labels, samples: int) -> None:
         raise QcompError(f"{len(labels)} labels for {samples} samples", where="labels", fix="give one for each sample")
 
 
+def check_classes(labels: Labels, classes: int) -> None:
+    """QcompError for a label that is not one of so many classes."""
+    for index, label in enumerate(labels):
+        if label.size and not (label.min() >= 0 and label.max() < classes):
+            raise QcompError(
+                f"the labels of sample {index} are {label[:8].tolist()}, and the model has {classes} classes",
+                where="labels", fix="give class indices from 0",
+            )  # fmt: skip
+
+
 def _content(path: Path) -> Any:
     kind = path.suffix.lower()
     if kind == ".npy":

@@ -302,6 +302,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a damaged graph": ("ALL --graph NEW/bad.qir", "bad.qir"),
     "the graph of another model": ("ALL --graph NEW/other.qir", "other.qir"),
     "too few labels": ("ALL --labels NEW/short.txt", "2 labels for 24 decisions"),
+    "a label that is no class": ("ALL --labels NEW/far.txt", "the labels of sample 1 are [500]"),
     "a drop without labels": ("ALL --max-drop 1%", "--max-drop"),
     "a drop that is no share": ("ALL --labels FOLDER/labels.npy --max-drop much", "--max-drop"),
     "an empty front": ("ALL --front NEW/empty.json", "empty.json"),
@@ -324,6 +325,7 @@ def test_bad_input_is_one_line_and_status_2(qcomp: Run, made: Path, convnet: Pat
     (tmp_path / "bad.qir").write_text("graph @m {")
     (tmp_path / "empty.json").write_text("[]")
     (tmp_path / "short.txt").write_text("1\n2\n")
+    (tmp_path / "far.txt").write_text("1\n500\n" + "0\n" * 22)
     text, mention = BAD[name]
     text = text.replace("ALL", "FOLDER/model.onnx FOLDER/model.so --data FOLDER/data.npz")
     for word, folder in (("FOLDER", convnet), ("MADE", made), ("NEW", tmp_path)):

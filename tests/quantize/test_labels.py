@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qcomp.errors import QcompError
-from qcomp.quantize.labels import check_count, labels_of, read_labels
+from qcomp.quantize.labels import check_classes, check_count, labels_of, read_labels
 
 
 def test_the_same_labels_in_every_kind_of_file(tmp_path: Path) -> None:
@@ -49,3 +49,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_there_is_one_label_for_each_sample() -> None:
     with pytest.raises(QcompError, match="2 labels for 3 samples"):
         check_count(labels_of([1, 2]), 3)
+
+
+def test_labels_are_classes_of_the_model() -> None:
+    check_classes(labels_of([0, [1, 10]]), 11)
+    for wrong in (-5, 11):
+        with pytest.raises(QcompError, match="labels of sample 1 are .* and the model has 11 classes"):
+            check_classes(labels_of([0, wrong]), 11)

@@ -58,6 +58,8 @@ def judge(
         for position, (name, result) in enumerate(found.items()):
             noises.setdefault(name, Noise()).add(expected[name], result)
             if position == 0:
+                if index == 0 and labels is not None and result.ndim:
+                    _check_classes(labels, result.shape[-1 if class_axis is None else class_axis])
                 decided[0].append(decisions(expected[name], class_axis))
                 decided[1].append(decisions(result, class_axis))
         if progress is not None:
@@ -66,3 +68,13 @@ def judge(
         raise QcompError("there is no sample to compare on", where="--data", fix="give at least one sample")
     counted = count_decisions(np.concatenate(decided[0]), np.concatenate(decided[1]), labels)
     return counted, tuple(OutputFigures.of(name, noise) for name, noise in noises.items())
+
+
+def _check_classes(labels: NDArray[np.int64], classes: int) -> None:
+    """QcompError for labels that are no class of the model; -1 only fills up rows."""
+    odd = np.flatnonzero((labels >= classes).any(axis=1) | (labels < -1).any(axis=1) | (labels < 0).all(axis=1))
+    if classes > 1 and odd.size:
+        raise QcompError(
+            f"the labels of sample {odd[0]} are {labels[odd[0]].tolist()}, and the model has {classes} classes",
+            where="--labels", fix="give class indices from 0",
+        )  # fmt: skip
