@@ -14,6 +14,7 @@ from qcomp.codegen.toolchain import build_library
 from qcomp.compiler import Options, quantize
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
+from qcomp.passes.equalize_channels import ATTRIBUTE as EQUALIZED
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.check import check_calibration
@@ -85,7 +86,7 @@ def study_calibration(
     findings = []
     if calibrations:
         findings = [(f.code, f.message) for f in check_calibration(calibrations[-1])]
-        findings += [("drift", d.message) for d in _drifts(graph, calibrations[-1], test)]
+        findings += [("drift", d.message) for d in _drifts(graph, graphs[-1], calibrations[-1], test)]
     return graphs[-1], CalibrationReport(len(samples), tuple(findings), rows)
 
 
@@ -105,9 +106,12 @@ def _scales(graph: Graph) -> dict[str, float]:
     }
 
 
-def _drifts(graph: Graph, calibrated: Calibration, test: Samples) -> list[Drift]:
+def _drifts(graph: Graph, integer: Graph, calibrated: Calibration, test: Samples) -> list[Drift]:
+    """Drifts of the float graph's tensors, but for those that calibration saw with their channels divided."""
+    divided = integer.attrs.get(EQUALIZED, ())
+    assert isinstance(divided, tuple)
     model = to_onnx(graph)
     data = samples_of(first_samples(test, calibrated.samples), inputs_of(model))
-    known = {v.name for v in graph.values if not v.is_constant}
+    known = {v.name for v in graph.values if not v.is_constant and v.name not in divided}
     tensors = [name for name in calibrated.observers if name in known]
     return list(drift(calibrated, calibrate(model, data, tensors, calibrated.method)))[:_MOST_DRIFTS]
