@@ -68,7 +68,7 @@ def test_factors_move_from_a_value_into_the_weights_behind_it() -> None:
     graph = run_passes(parse_graph(before), [EqualizeChannels({"r": np.array([1.0, 0.125])})])
     after(
         graph,
-        """graph @m {
+        """graph @m {requantize = "float", equalized = ["a", "r"]} {
   input %x: f32[1,1,2,2]
   const %w.1: f32[2,1,1,1] = [4.0, 2.0]
   const %b.1: f32[2] = [1.0, 4.0]
