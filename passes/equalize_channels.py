@@ -83,7 +83,14 @@ def _can_multiply(node: Node, value: Value, axis: int) -> bool:
     return axis == (1 if node.op.name == "gemm" or node.attrs["layout"] == "NCHW" else 3)
 
 
-ATTRIBUTE = "equalized"
+_ATTRIBUTE = "equalized"
+
+
+def divided_values(graph: Graph) -> frozenset[str]:
+    """Names of the values whose channels were divided: they are not what the model calls so any more."""
+    names = graph.attrs.get(_ATTRIBUTE, ())
+    assert isinstance(names, tuple)
+    return frozenset(map(str, names))
 
 
 @dataclass(frozen=True)
@@ -120,9 +127,7 @@ class EqualizeChannels(Pass):
                 _replace(graph, node, 1, multiplied(node, factors))
         scaled = {value.name for name in self.factors for value in sites[name].scaled}
         if scaled:
-            before = graph.attrs.get(ATTRIBUTE, ())
-            assert isinstance(before, tuple)
-            graph.attrs[ATTRIBUTE] = tuple(sorted({*scaled, *map(str, before)}))
+            graph.attrs[_ATTRIBUTE] = tuple(sorted(scaled | divided_values(graph)))
         graph.prune()
         return graph
 

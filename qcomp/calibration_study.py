@@ -14,7 +14,7 @@ from qcomp.codegen.toolchain import build_library
 from qcomp.compiler import Options, quantize
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
-from qcomp.passes.equalize_channels import ATTRIBUTE as EQUALIZED
+from qcomp.passes.equalize_channels import divided_values
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.check import check_calibration
@@ -108,8 +108,7 @@ def _scales(graph: Graph) -> dict[str, float]:
 
 def _drifts(graph: Graph, integer: Graph, calibrated: Calibration, test: Samples) -> list[Drift]:
     """Drifts of the float graph's tensors, but for those that calibration saw with their channels divided."""
-    divided = integer.attrs.get(EQUALIZED, ())
-    assert isinstance(divided, tuple)
+    divided = divided_values(integer)
     model = to_onnx(graph)
     data = samples_of(first_samples(test, calibrated.samples), inputs_of(model))
     known = {v.name for v in graph.values if not v.is_constant and v.name not in divided}

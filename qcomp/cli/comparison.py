@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcomp.calibration_study import study_calibration
 from qcomp.cli.arguments import samples_for
 from qcomp.cli.files import batch_notes, model_bytes, read_graph
@@ -103,7 +106,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
         ]
         report: CalibrationReport | None = None
         if calibration is not None:
-            remade, report = _calibration(request, graph, calibration, samples, own, reference, progress)
+            remade, report = _calibration(request, graph, calibration, samples, labels, own, reference, progress)
             if integer is None:
                 integer = _if_the_same(remade, own, feed, notes)
         study, plan = _layers(request, graph, integer, samples, own, notes, progress)
@@ -169,12 +172,11 @@ def _calibration(
     graph: Graph,
     calibration: Samples,
     samples: Samples,
+    labels: NDArray[np.int64] | None,
     own: Model,
     reference: FloatModel,
     progress: Progress,
 ) -> tuple[Graph, CalibrationReport]:
-    labels = None if request.labels is None else read_labels(request.labels)
-
     def judged(path: Path) -> Any:
         with load(path, own.threads) as made:
             return judge(reference, made, samples, labels, request.class_axis)

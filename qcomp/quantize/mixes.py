@@ -67,7 +67,6 @@ class Search:
 
 
 Measure = Callable[[tuple[str, ...]], tuple[Fidelity, Fidelity]]
-Confirm = Callable[[Mix], bool]
 
 
 @dataclass

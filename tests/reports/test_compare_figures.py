@@ -11,10 +11,11 @@ import pytest
 
 from qcomp.errors import QcompError
 from qcomp.ir import parse_graph
-from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, count_decisions, decisions
+from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, choice_axis, count_decisions, decisions
 from qcomp.reports.compare.cost import Cost, float_cost
 from qcomp.reports.compare.front import Candidate, read_front, undominated
 from qcomp.reports.compare.gate import Limits, check_limits, parse_share
+from qcomp.reports.compare.judge import check_classes
 from qcomp.reports.compare.labels import read_labels
 
 
@@ -64,6 +65,18 @@ def test_integers_are_decisions_and_single_numbers_are_none() -> None:
     assert decisions(np.zeros((5, 1), np.float32), None).size == 0
     with pytest.raises(QcompError, match="no axis 2"):
         decisions(np.zeros((5, 3), np.float32), 2)
+
+
+def test_images_choose_along_their_channels() -> None:
+    image = np.zeros((1, 3, 5, 2), np.float32)
+    assert choice_axis(image, None) == 1 and choice_axis(image, 3) == 3
+    assert choice_axis(image[0], None) == 2 and choice_axis(image.astype(np.int64), None) is None
+    # class 2 is one of three channels, though there are only two columns
+    check_classes(np.full((10, 1), 2), image, None)
+    with pytest.raises(QcompError, match=r"labels of sample 0 are \[3\], and the model has 3 classes"):
+        check_classes(np.full((10, 1), 3), image, None)
+    with pytest.raises(QcompError, match="no axis 7"):
+        check_classes(np.full((10, 1), 0), image, 7)
 
 
 def test_decisions_are_counted() -> None:

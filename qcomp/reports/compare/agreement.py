@@ -82,26 +82,33 @@ class OutputFigures:
         return OutputFigures(name, noise.count, sqnr, noise.cosine, noise.largest, noise.rms_error, noise.unlike)
 
 
-def decisions(output: Array, class_axis: int | None) -> NDArray[np.int64]:
-    """What an output decides: the index of the largest element along the class axis, for each remaining position.
+def choice_axis(array: Array, class_axis: int | None) -> int | None:
+    """The axis along which an output's largest element is its decision; None where there is nothing to choose from:
+    integers, which are decisions themselves, scalars, one class.
 
-    Without an axis it is 1 for outputs of rank 4 (NCHW), else the last one.  Integers are decisions themselves.
-    Empty where there is one class, which is no choice.
+    Without a class axis it is 1 for outputs of rank 4 (NCHW), else the last one.
     """
-    array = np.asarray(output)
-    if array.dtype.kind in "iub":
-        return array.reshape(-1).astype(np.int64)
-    if array.ndim == 0:
-        return np.zeros(0, np.int64)
+    if array.dtype.kind in "iub" or array.ndim == 0:
+        return None
     axis = class_axis if class_axis is not None else (1 if array.ndim == 4 else array.ndim - 1)
     if not -array.ndim <= axis < array.ndim:
         raise QcompError(
             f"the output has {array.ndim} dimensions, no axis {axis}", where="--class-axis",
             fix=f"give a number below {array.ndim}",
         )  # fmt: skip
-    if array.shape[axis] < 2:
-        return np.zeros(0, np.int64)
-    return np.asarray(np.argmax(array, axis), np.int64).reshape(-1)
+    return axis if array.shape[axis] > 1 else None
+
+
+def decisions(output: Array, class_axis: int | None) -> NDArray[np.int64]:
+    """What an output decides: the index of the largest element along the class axis, for each remaining position.
+
+    Integers are decisions themselves.  Empty where there is no choice (see `choice_axis`).
+    """
+    array = np.asarray(output)
+    if array.dtype.kind in "iub":
+        return array.reshape(-1).astype(np.int64)
+    axis = choice_axis(array, class_axis)
+    return np.zeros(0, np.int64) if axis is None else np.asarray(np.argmax(array, axis), np.int64).reshape(-1)
 
 
 @dataclass(frozen=True)

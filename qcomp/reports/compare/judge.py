@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
-from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, count_decisions, decisions
+from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, choice_axis, count_decisions, decisions
 from qcomp.reports.compare.onnxruntime_float import FloatModel
 from qcomp.runtime.artifact import ArtifactInfo
 
@@ -58,8 +58,8 @@ def judge(
         for position, (name, result) in enumerate(found.items()):
             noises.setdefault(name, Noise()).add(expected[name], result)
             if position == 0:
-                if index == 0 and labels is not None and result.ndim:
-                    _check_classes(labels, result.shape[-1 if class_axis is None else class_axis])
+                if index == 0 and labels is not None:
+                    check_classes(labels, result, class_axis)
                 decided[0].append(decisions(expected[name], class_axis))
                 decided[1].append(decisions(result, class_axis))
         if progress is not None:
@@ -70,10 +70,14 @@ def judge(
     return counted, tuple(OutputFigures.of(name, noise) for name, noise in noises.items())
 
 
-def _check_classes(labels: NDArray[np.int64], classes: int) -> None:
-    """QcompError for labels that are no class of the model; -1 only fills up rows."""
+def check_classes(labels: NDArray[np.int64], output: NDArray[Any], class_axis: int | None) -> None:
+    """QcompError for labels that are no class of an output; -1 only fills up rows."""
+    axis = choice_axis(output, class_axis)
+    if axis is None:
+        return
+    classes = output.shape[axis]
     odd = np.flatnonzero((labels >= classes).any(axis=1) | (labels < -1).any(axis=1) | (labels < 0).all(axis=1))
-    if classes > 1 and odd.size:
+    if odd.size:
         raise QcompError(
             f"the labels of sample {odd[0]} are {labels[odd[0]].tolist()}, and the model has {classes} classes",
             where="--labels", fix="give class indices from 0",

@@ -19,7 +19,7 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node, run
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
-from qcomp.passes.equalize_channels import ATTRIBUTE as EQUALIZED
+from qcomp.passes.equalize_channels import divided_values
 from qcomp.passes.integer_regions import MOVEMENT
 from qcomp.reports.compare.agreement import Noise
 from qcomp.reports.compare.counterparts import Counterpart, counterpart
@@ -80,9 +80,7 @@ def study_layers(
 ) -> LayerStudy:
     """Runs both graphs over the samples.  `outputs` are the artifact's results for them, which the integer graph has to
     give bit for bit; QcompError, naming `where`, if it does not: then it is another model's graph."""
-    # Values whose channels were divided are not what the model calls so any more.
-    divided = integer_graph.attrs.get(EQUALIZED, ())
-    assert isinstance(divided, tuple)
+    divided = divided_values(integer_graph)
     known = {v.name: v.shape for v in float_graph.values if not v.is_constant and v.name not in divided}
     pairs = {v: counterpart(v, known.get) for v in integer_graph.values if not v.is_constant}
     tensors = sorted({c.name for c in pairs.values() if c is not None} - {v.name for v in float_graph.inputs})
@@ -106,10 +104,12 @@ def study_layers(
 def gives_bits(graph: Graph, sample: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
     """Whether the integer graph gives just these outputs on a sample."""
     found = run(graph, sample)
-    return found.keys() == expected.keys() and all(
-        array.shape == expected[name].shape and np.array_equal(array, expected[name], equal_nan=array.dtype.kind == "f")
-        for name, array in found.items()
-    )
+    return found.keys() == expected.keys() and all(_same(array, expected[name]) for name, array in found.items())
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether all elements are equal, NaN to NaN."""
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _run(
@@ -120,9 +120,7 @@ def _run(
     run(graph, {v.name: computed[v] for v in graph.inputs}, observe=computed.__setitem__)
     for value in graph.outputs:
         ours, theirs = computed[value] if value.data is None else value.data, expected.get(value.name)
-        if theirs is None or theirs.shape != ours.shape or not np.array_equal(
-            ours, theirs, equal_nan=ours.dtype.kind == "f"
-        ):
+        if theirs is None or not _same(ours, theirs):
             raise QcompError(
                 f"this is not the artifact's graph: its output {value.name!r} differs", where=where,
                 fix="give the graph that `qcomp compile --save-graph` wrote with the artifact",
