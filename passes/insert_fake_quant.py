@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from qcomp.errors import QcompError
 from qcomp.ir.affine import affine_parameters
-from qcomp.ir.graph import Graph, Value
+from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node
 from qcomp.ir.types import Quantization
 from qcomp.passes.base import Pass
@@ -23,6 +24,7 @@ from qcomp.passes.quantization_plan import QuantizationPlan, plan_quantization
 Ranges = Mapping[str, tuple[float, float]]
 
 _CHAIN_SAMPLES = 2048
+_RAW = ".raw"
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,14 @@ def _insert(graph: Graph, plan: QuantizationPlan, value: Value, grid: Quantizati
 def _output_through(graph: Graph, value: Value, rounded: Value) -> None:
     name = value.name
     graph.outputs = [rounded if v is value else v for v in graph.outputs]
-    graph.rename(value, graph.fresh_name(f"{name}.raw"))
+    graph.rename(value, graph.fresh_name(f"{name}{_RAW}"))
     graph.rename(rounded, name)
+
+
+def node_before_rounding(value: Value, nodes: Mapping[str, Node]) -> Node | None:
+    """The node of the float graph, among those by the names of their first results, that computes a value of the graph
+    with fake quantization.  The name of an output went to the rounded value."""
+    return nodes.get(value.name) or nodes.get(re.sub(rf"{re.escape(_RAW)}(\.\d+)?\Z", "", value.name))
 
 
 def _insert_concat_grids(graph: Graph, plan: QuantizationPlan) -> None:

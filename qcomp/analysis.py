@@ -22,7 +22,7 @@ from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.distribute import Cluster
 from qcomp.quantize.fidelity import Fidelity
-from qcomp.quantize.float_runs import Arrays, outputs_on
+from qcomp.quantize.float_runs import outputs_on
 from qcomp.quantize.goals import DEFAULT_DROP, Goal
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.inputs import inputs_of
@@ -30,6 +30,7 @@ from qcomp.quantize.judging import Judging
 from qcomp.quantize.labels import Labels, check_classes, check_count, labels_of
 from qcomp.quantize.layers import ALONE, WITHOUT, Layer, Study, check_has_layers
 from qcomp.quantize.mixes import Mix, Search, search
+from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.sensitivity import Judge, Measured, Sensitivity, Variant, measure, sensitivities
 from qcomp.reports.costs import Costs, modelled_costs

@@ -14,9 +14,10 @@ from qcomp.compiler import Artifact
 from qcomp.ir.graph import Graph
 from qcomp.quantize.answers import Answers
 from qcomp.quantize.fidelity import Fidelity
-from qcomp.quantize.float_runs import Arrays, outputs_on
+from qcomp.quantize.float_runs import outputs_on
 from qcomp.quantize.goals import Goal, drop_text
 from qcomp.quantize.labels import Labels
+from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.sensitivity import Judge
 from qcomp.runtime.features import cpu_features, machine
 from qcomp.runtime.loader import load

@@ -15,7 +15,7 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.masks import mask_margins
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
-from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
+from qcomp.quantize.onnxruntime_session import Rewrites, Session, watching
 from qcomp.quantize.samples import Data, samples_of
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -67,45 +67,23 @@ def _runner(
     model: onnx.ModelProto, tensors: Sequence[str], threads: int
 ) -> Callable[[Arrays], list[NDArray[Any]]]:
     """A function from a sample to the values of `tensors`, in that order."""
-    import onnxruntime  # slow to import, and only needed here
-
-    failures = onnxruntime_failures()
     known = {name for node in model.graph.node for name in node.output if name}
     for name in tensors:
         if name not in known:
             raise QcompError(
                 "the model has no such tensor", where=f"tensor {name}", fix="name a value of the main graph"
             )
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    # onnxruntime infers the types of outputs that state none.
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    inputs = {value.name for value in watched.graph.input}
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except failures as error:
-        raise refused("load the model", error) from error
+    session = Session(watching(model, tensors), "the model", threads=threads, rewrites=Rewrites.NONE)
+    inputs = {value.name for value in model.graph.input}
 
     def run(sample: Arrays) -> list[NDArray[Any]]:
-        feed = {name: np.asarray(value, order="C") for name, value in sample.items() if name in inputs}
-        try:
-            found: list[Any] = session.run(list(tensors), feed)
-        except failures as error:
-            raise refused(
-                "run the model on a calibration sample", error,
-                fix="check the samples' shapes and types against the model's inputs",
-            ) from error  # fmt: skip
+        found = session.run(
+            {name: value for name, value in sample.items() if name in inputs}, tensors,
+            "the model on a calibration sample", "check the samples' shapes and types against the model's inputs",
+        )  # fmt: skip
         for name, value in zip(tensors, found, strict=True):
             if not isinstance(value, np.ndarray):
                 raise QcompError("not a dense tensor", where=f"tensor {name}", fix="leave it out of the calibration")
         return found
 
     return run
-

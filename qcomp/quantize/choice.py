@@ -22,8 +22,8 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.histogram import Density
 from qcomp.quantize.mse import quantization_error
 from qcomp.quantize.parameters import integer_limits
-from qcomp.quantize.positions import distinct_weights, rows_of
-from qcomp.quantize.replay import Replay, Tensors, run_float
+from qcomp.quantize.positions import noise_shares
+from qcomp.quantize.replay import Replay, Tensors, copy_nodes, run_float
 
 # Each with a factor on the range it gives.
 CANDIDATES: tuple[tuple[str, float], ...] = (
@@ -34,7 +34,7 @@ CANDIDATES: tuple[tuple[str, float], ...] = (
     ("percentile:99.9", 1.0),
     ("minmax", 1.0),
 )
-# Another range than the first must lower the error by this share.
+# Another range than the first must lower the error to this share.
 _WORTH = 0.75
 _MOST_ROWS = 4096
 _MOST_SAMPLES = 8
@@ -170,13 +170,14 @@ def _tried(
     if not results:
         return [0.0] * len(candidates)
     part = Graph("readers")
-    shared: dict[Value, Value] = {value: part.input(value.name, value.type)}
-    exact = _computed(part, nodes, results, {value: shared[value]}, shared)
-    branches = []
+    real = part.input(value.name, value.type)
+    ways = [real]
     for lo, hi in candidates:
         quant = Quantization.per_tensor(*affine_parameters(lo, hi))
-        rounded = part.add("fake_quant", [shared[value]], {"quant": quant}).output
-        branches.append(_computed(part, nodes, results, {value: rounded}, shared))
+        ways.append(part.add("fake_quant", [real], {"quant": quant}).output)
+    shared: dict[Value, Value] = {}
+    copies = [copy_nodes(part, nodes, {value: way}, shared) for way in ways]
+    exact, *branches = ([copy[result] for result in results] for copy in copies)
     part.outputs = [*exact, *(v for branch in branches for v in branch)]
     names = [v.name for v in part.inputs]
     count = len(held[value.name])
@@ -191,29 +192,7 @@ def _tried(
             axis = 1
         if result.type.rank == 0:
             continue
-        rows = np.concatenate(rows_of(found[exact[index].name], axis, _MOST_ROWS))
-        weights = distinct_weights(rows)
-        weights /= weights.sum()
-        varies = rows - weights @ rows
-        power = max(float((weights @ varies**2).sum()), 1e-30)
-        for i, branch in enumerate(branches):
-            error = np.concatenate(rows_of(found[branch[index].name], axis, _MOST_ROWS)) - rows
-            # A mean error is bias correction's to take off.
-            totals[i] += float((weights @ (error - weights @ error) ** 2).sum()) / power
+        tried = [found[branch[index].name] for branch in branches]
+        for i, share in enumerate(noise_shares(found[exact[index].name], tried, axis, _MOST_ROWS)):
+            totals[i] += share
     return totals
-
-
-def _computed(
-    part: Graph, nodes: Sequence[Node], results: Sequence[Value], known: dict[Value, Value], shared: dict[Value, Value]
-) -> list[Value]:
-    """The nodes once more in `part`; `shared` has what all branches read from outside."""
-    local = dict(known)
-    for node in nodes:
-        operands: list[Value | None] = []
-        for v in node.inputs:
-            if v is not None and v not in local and v not in shared:
-                shared[v] = part.constant(v.data, v.name, v.quant) if v.data is not None else part.input(v.name, v.type)
-            operands.append(None if v is None else local.get(v) or shared[v])
-        twin = part.add(node.op.name, operands, dict(node.attrs))
-        local.update(zip(node.outputs, twin.outputs, strict=True))
-    return [local[v] for v in results]

@@ -16,9 +16,9 @@ from qcomp.ir.text import parse_graph, print_graph
 from qcomp.quantize.answers import Answers
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
-from qcomp.quantize.float_runs import Arrays
 from qcomp.quantize.labels import Labels
 from qcomp.quantize.layers import Study
+from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.sensitivity import Measured, Progress, Variant, measure
 
 # Each variant starts a session of onnxruntime, each task its base graph; tasks of this size keep both small.

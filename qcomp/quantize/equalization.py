@@ -19,7 +19,7 @@ from qcomp.ir.types import Quantization
 from qcomp.passes.assign_per_channel import channel_axis as weight_axis
 from qcomp.passes.equalize_channels import Site, equalizable, multiplied
 from qcomp.passes.matching import channel_axis
-from qcomp.quantize.positions import distinct_weights, rows_of
+from qcomp.quantize.positions import noise_shares
 from qcomp.quantize.replay import Replay, Tensors, run_float
 
 EXPONENTS = (0.5, 0.75, 1.0)
@@ -125,14 +125,9 @@ def _noises(
     found = run_float(part, [{site.value.name: tensor} for tensor in tensors])
     totals = [0.0] * len(candidates)
     for index, node in enumerate(site.readers):
-        axis = channel_axis(node)
-        rows = np.concatenate(rows_of(found[exact[index].name], axis)).astype(np.float64)
-        weights = distinct_weights(rows)
-        weights /= weights.sum()
-        power = max(float((weights @ (rows - weights @ rows) ** 2).sum()), 1e-30)
-        for i, values in enumerate(tried):
-            error = np.concatenate(rows_of(found[values[index].name], axis)) - rows
-            totals[i] += float((weights @ (error - weights @ error) ** 2).sum()) / power
+        results = [found[values[index].name] for values in tried]
+        for i, share in enumerate(noise_shares(found[exact[index].name], results, channel_axis(node))):
+            totals[i] += share
     return [total / len(site.readers) for total in totals]
 
 

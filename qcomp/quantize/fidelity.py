@@ -54,7 +54,7 @@ class Fidelity:
         if not all(math.isfinite(s.signal) and math.isfinite(s.noise) for s in samples):
             raise QcompError("the model's outputs hold NaN or infinity", fix="repair the model or the samples")
         signal, noise = math.fsum(s.signal for s in samples), math.fsum(s.noise for s in samples)
-        sqnr = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
+        sqnr = sqnr_db(signal, noise)
         cosine = math.fsum(s.cosine for s in samples) / len(samples)
         agreement, accuracy = _mean([s.agrees for s in samples]), _mean([s.right for s in samples])
         error = math.sqrt(math.fsum(_drop(s) ** 2 for s in samples)) / len(samples)
@@ -64,6 +64,11 @@ class Fidelity:
         """For JSON, which has no infinity: the same outputs have null."""
         shown = self.sqnr_db if math.isfinite(self.sqnr_db) else None
         return {"sqnr_db": shown, "cosine": self.cosine, "agreement": self.agreement, "accuracy": self.accuracy}
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """10 log10 of signal power to noise power, infinite where there is no noise."""
+    return math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
 
 
 def compare(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
-from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
+from qcomp.quantize.onnxruntime_session import Arrays, Session
 
-Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,30 +22,10 @@ def runner(graph: Graph) -> Callable[[Arrays], list[NDArray[Any]]]:
     Fake quantization is computed as written, in float32: pairs of QuantizeLinear and DequantizeLinear are not made
     into integer kernels.  QcompError when onnxruntime does not run the graph.
     """
-    import onnxruntime
-
-    failures = onnxruntime_failures()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # samples run side by side instead, and results do not depend on how many
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        session = onnxruntime.InferenceSession(
-            to_onnx(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except failures as error:
-        raise refused("load the graph", error) from error
+    # Samples run side by side instead, and results do not depend on how many.
+    session = Session(to_onnx(graph), "the graph", threads=1, as_written=True)
     names = [value.name for value in dict.fromkeys(graph.outputs)]
-
-    def run(feed: Arrays) -> list[NDArray[Any]]:
-        try:
-            found: list[NDArray[Any]] = session.run(names, {k: np.asarray(v, order="C") for k, v in feed.items()})
-        except failures as error:
-            raise refused("run the graph", error) from error
-        return found
-
-    return run
+    return lambda feed: session.run(feed, names)
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:

@@ -10,7 +10,7 @@ from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import Quantization
 from qcomp.passes.choose_precision import ChoosePrecision
-from qcomp.passes.insert_fake_quant import grid_of
+from qcomp.passes.insert_fake_quant import grid_of, node_before_rounding
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
 from qcomp.quantize.grids import Ranges, grid_passes
@@ -76,8 +76,7 @@ class Study:
         twins = {node.outputs[0].name: node for node in self.graph.nodes}
         found = []
         for node in rounded.nodes:
-            name = node.outputs[0].name
-            twin = twins.get(name) or twins.get(name.removesuffix(".raw"))
+            twin = node_before_rounding(node.outputs[0], twins)
             if twin is None or twin not in inside or node.op.name in MOVEMENT or node.op.name == "fake_quant":
                 continue
             for index, operand in enumerate(node.inputs):

@@ -34,3 +34,20 @@ def distinct_weights(rows: np.ndarray) -> Float64Array:
     step = max(float(np.abs(projected).max(initial=0.0)) * _SAME, 1e-30)
     _, inverse, counts = np.unique(np.rint(projected / step), return_inverse=True, return_counts=True)
     return np.asarray(1.0 / counts[inverse])
+
+
+def noise_shares(
+    exact: Sequence[np.ndarray], candidates: Sequence[Sequence[np.ndarray]], axis: int, most: int = _MOST_ROWS
+) -> list[float]:
+    """Noise of each candidate for the results `exact`, one array a sample, in shares of what varies in these; means
+    are taken off: those of errors are bias correction's to mend.  `axis` counts channels."""
+    rows = np.concatenate(rows_of(exact, axis, most)).astype(np.float64)
+    weights = distinct_weights(rows)
+    weights /= weights.sum()
+    power = max(_variance(weights, rows), 1e-30)
+    return [_variance(weights, np.concatenate(rows_of(c, axis, most)) - rows) / power for c in candidates]
+
+
+def _variance(weights: Float64Array, rows: Float64Array) -> float:
+    """The sum over channels of the weighted variances of rows [positions, channels]."""
+    return float((weights @ (rows - weights @ rows) ** 2).sum())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from qcomp.ir.graph import Graph, Node
+from qcomp.ir.graph import Graph
 from qcomp.passes.adjust_products import is_adjustable, replace_weights
+from qcomp.passes.insert_fake_quant import node_before_rounding
 from qcomp.passes.matching import channel_axis
 from qcomp.quantize.bias_correction import Correction, correction, functions_behind
 from qcomp.quantize.choice import CANDIDATES, Choice
@@ -50,14 +50,17 @@ def refine(
     """
     work = quantized.clone()
     originals = {node.outputs[0].name: node for node in exact.nodes}
-    products = [n for n in work.nodes if is_adjustable(n) and _name(n) in originals]
-    names = [n.output.name for n in products]
+    pairs = [
+        (node, original)
+        for node in work.nodes
+        if is_adjustable(node) and (original := node_before_rounding(node.output, originals)) is not None
+    ]
     biases: dict[str, np.ndarray] = {}
     weights: dict[str, np.ndarray] = {}
     corrections: dict[str, Correction] = {}
     reference, replay = Replay(exact, samples), Replay(work, samples)
-    for done, (name, node) in enumerate(zip(names, products, strict=True)):
-        original = originals[_name(node)]
+    for done, (node, original) in enumerate(pairs):
+        name = node.output.name
         if original.output.shape != node.output.shape:
             continue
         if rounding:
@@ -80,14 +83,8 @@ def refine(
             for tensor in replay.held[node.output]:
                 tensor += found.bias.reshape(shape)
         if progress is not None:
-            progress(done + 1, len(names))
+            progress(done + 1, len(pairs))
     return Refinement(biases, weights, corrections)
-
-
-def _name(node: Node) -> str:
-    """What the product's result is called in the float graph: there an output has the name that the rounded result
-    has now."""
-    return re.sub(r"\.raw(\.\d+)?\Z", "", node.output.name)
 
 
 @dataclass(frozen=True)

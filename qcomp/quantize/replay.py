@@ -8,51 +8,56 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.onnx_export import to_onnx
-from qcomp.quantize.onnxruntime_errors import onnxruntime_failures, refused
+from qcomp.quantize.onnxruntime_session import Rewrites, Session
 
 Tensors = list[np.ndarray]
 """One array for each sample."""
 
 
+def copy_nodes(
+    part: Graph,
+    nodes: Sequence[Node],
+    known: Mapping[Value, Value],
+    outside: dict[Value, Value],
+    *,
+    named: bool = False,
+) -> dict[Value, Value]:
+    """The nodes once more in `part`: what stands there for their operands and results.  What `known` does not have
+    comes from outside, a constant or an input, and is kept in `outside` for others.  named: results keep their names.
+    """
+    local = dict(known)
+    for node in nodes:
+        operands: list[Value | None] = []
+        for v in node.inputs:
+            if v is not None and v not in local and v not in outside:
+                data = v.data
+                outside[v] = part.input(v.name, v.type) if data is None else part.constant(data, v.name, v.quant)
+            operands.append(None if v is None else local.get(v) or outside[v])
+        names = [v.name for v in node.outputs] if named else []
+        twin = part.add(
+            node.op.name, operands, node.attrs, names=names, node_name=node.name if named else "",
+            quants=[v.quant for v in node.outputs],
+        )  # fmt: skip
+        local.update(zip(node.outputs, twin.outputs, strict=True))
+    return local
+
+
 def subgraph(graph: Graph, nodes: Sequence[Node], outputs: Iterable[Value]) -> Graph:
     """A graph of its own of these nodes; what they read from outside becomes its inputs, constants stay constants."""
     part = Graph(graph.name)
-    mapped: dict[Value, Value] = {}
-    for node in nodes:
-        operands: list[Value | None] = []
-        for value in node.inputs:
-            if value is not None and value not in mapped:
-                if value.data is not None:
-                    mapped[value] = part.constant(value.data, value.name, value.quant)
-                else:
-                    mapped[value] = part.input(value.name, value.type)
-            operands.append(None if value is None else mapped[value])
-        names = [value.name for value in node.outputs]
-        twin = part.add(
-            node.op.name, operands, node.attrs, names=names, node_name=node.name, quants=[v.quant for v in node.outputs]
-        )
-        mapped.update(zip(node.outputs, twin.outputs, strict=True))
-    part.outputs = [mapped[value] for value in outputs]
+    copies = copy_nodes(part, nodes, {}, {}, named=True)
+    part.outputs = [copies[value] for value in outputs]
     return part
 
 
 def run_float(graph: Graph, samples: Sequence[Mapping[str, np.ndarray]], threads: int = 2) -> dict[str, Tensors]:
     """Outputs of a graph of float ops and fake quantization for each sample, by name; onnxruntime runs it."""
-    import onnxruntime  # slow to import, and only needed here
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    # Fake quantization is computed as it is written, not fused into integer kernels of another arithmetic.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    names = [value.name for value in graph.outputs]
-    inputs = [value.name for value in graph.inputs]
-    try:
-        session = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), options, ["CPUExecutionProvider"])
-        results = [session.run(names, {name: sample[name] for name in inputs}) for sample in samples]
-    except onnxruntime_failures() as error:
-        raise refused("run a part of the model", error, where=", ".join(f"%{name}" for name in names)) from error
+    names, inputs = [value.name for value in graph.outputs], [value.name for value in graph.inputs]
+    session = Session(
+        to_onnx(graph), "a part of the model", threads=threads, rewrites=Rewrites.BASIC, as_written=True,
+        where=", ".join(f"%{name}" for name in names),
+    )  # fmt: skip
+    results = [session.run({name: sample[name] for name in inputs}, names) for sample in samples]
     return {name: [np.asarray(result[i]) for result in results] for i, name in enumerate(names)}
 
 

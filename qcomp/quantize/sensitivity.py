@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from qcomp.ir.graph import Graph
 from qcomp.quantize.answers import ARGMAX, Answers
 from qcomp.quantize.fidelity import Fidelity, SampleFidelity, compare
-from qcomp.quantize.float_runs import Arrays, outputs_on, runner, side_by_side
+from qcomp.quantize.float_runs import outputs_on, runner, side_by_side
 from qcomp.quantize.labels import Labels
 from qcomp.quantize.layers import ALONE, Study
+from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.suffixes import Key, Keys, Suffix, suffix
 
 Variant = tuple[str, str]  # "alone" or "without", and the layer

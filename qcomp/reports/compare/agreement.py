@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
+from qcomp.quantize.fidelity import sqnr_db
 
 Array = NDArray[np.generic]
 
@@ -42,10 +43,7 @@ class Noise:
 
     @property
     def sqnr_db(self) -> float:
-        """10 log10 of signal power to noise power; infinite where there is no noise."""
-        if self.noise == 0.0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal > 0.0 else -math.inf
+        return sqnr_db(self.signal, self.noise)
 
     @property
     def cosine(self) -> float:
