@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.ir.ops.dynamic import MOST_TAPS
+from qcomp.ir.requantize import MOST_TAPS
 from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.matching import is_op, plain_name, sole_producer

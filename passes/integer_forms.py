@@ -219,18 +219,22 @@ def build_attention(graph: Graph, node: Node, target: Target) -> Value | None:
     """qattention on dequantized q, k and v; the mask stays as it is."""
     if not is_joint_product(node):
         return None
-    stored = [dequantized(node.input(i)) for i in range(3)]
-    q, k, v = stored
-    if q is None or k is None or v is None or any(s is None or s.is_constant for s in stored):
-        return None
-    assert q.quant is not None and k.quant is not None and v.quant is not None
-    scale = np.float32(q.quant.scale[0] * k.quant.scale[0] * node.call.float("scale"))
-    mult = np.float32(v.quant.scale[0] / (target.quant.scale[0] if target.quant is not None else 1.0))
+    operands: list[Value | None] = []
+    attrs: dict[str, Attribute] = {}
+    steps = []
+    for index, name in enumerate("qkv"):
+        stored = dequantized(node.input(index))
+        if stored is None or stored.quant is None or stored.is_constant:
+            return None
+        operands.append(stored)
+        attrs[f"{name}_zp"] = stored.quant.zero_point[0]
+        steps.append(stored.quant.scale[0])
+    scale = np.float32(steps[0] * steps[1] * node.call.float("scale"))
+    mult = np.float32(steps[2] / (target.quant.scale[0] if target.quant is not None else 1.0))
     if not (np.isfinite(scale) and np.isfinite(mult)):
         return None
-    attrs: dict[str, Attribute] = {f"{n}_zp": s.quant.zero_point[0] for n, s in zip("qkv", (q, k, v), strict=True)}  # type: ignore[union-attr]
     attrs.update(scale=float(scale), mult=float(mult), **_result(target))
-    operands = [q, k, v, node.optional(3)]
+    operands.append(node.optional(3))
     new = graph.add("qattention", operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
 

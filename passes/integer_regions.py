@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.ops.qnormalize import LONGEST_ROW
+from qcomp.ir.requantize import MOST_TAPS
 from qcomp.ir.types import DType
 from qcomp.passes.affine import joins_units
 from qcomp.passes.precision import float_names
@@ -27,8 +29,6 @@ PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "gemm"})
 # Products of computed tensors, and how many of their first operands go on grids.
 JOINT_PRODUCTS = {"attention": 3, "matmul": 2}
 NORMALIZING = frozenset({"softmax", "layer_norm"})
-_LONGEST_ROW = 2**15
-_MOST_PRODUCTS = (2**31 - 1) // (255 * 255)
 ARITHMETIC = frozenset({"add", "sub", "mul", "avg_pool"})
 
 
@@ -87,7 +87,7 @@ def is_joint_product(node: Node) -> bool:
     if count == 0 or len(activations(node)) != count or any(v.type.rank < 2 for v in activations(node)):
         return False
     depths = [node.input(0).shape[-1]] + ([node.input(1).shape[1]] if node.op.name == "attention" else [])
-    return max(depths) <= _MOST_PRODUCTS
+    return max(depths) <= MOST_TAPS
 
 
 def is_per_channel(bias: Value) -> bool:
@@ -114,7 +114,7 @@ def has_integer_form(node: Node) -> bool:
 def normalizes_rows(node: Node) -> bool:
     """Whether a softmax or layer norm works along the last axis, on rows that integer sums hold, by constants."""
     x, last = node.input(0), node.output.type.rank - 1
-    if last < 0 or node.call.int("axis") % (last + 1) != last or not 1 <= x.shape[last] < _LONGEST_ROW:
+    if last < 0 or node.call.int("axis") % (last + 1) != last or not 1 <= x.shape[last] < LONGEST_ROW:
         return False
     parameters = [v for v in node.inputs[1:] if v is not None]
     return all(v.is_constant for v in parameters)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcomp.ir.affine import weight_scales
+from qcomp.ir.affine import int8_weights
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.ir.ops.dynamic import MOST_TAPS
+from qcomp.ir.requantize import MOST_TAPS
 from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.integer_regions import is_product
@@ -48,7 +48,7 @@ class QuantizeDynamically(NodeRewrite):
         if not is_product(node) or not (bias is None or bias.is_constant) or not may_be_int8(w, x.shape[-1]):
             return False
         by_column = w.array if node.attrs["trans_b"] else w.array.T
-        weights, scales = rounded_weights(graph, w, by_column, self.per_tensor, node.call.float("alpha"))
+        weights, scales = stored_weights(graph, w, by_column, self.per_tensor, node.call.float("alpha"))
         rows = graph.add("dynamic_quantize", [x], {"dtype": DType.I8, "per_row": True}, names=[f"{x.name}.q"])
         added = None
         if bias is not None:
@@ -60,18 +60,13 @@ class QuantizeDynamically(NodeRewrite):
         return True
 
 
-def rounded_weights(
+def stored_weights(
     graph: Graph, value: Value, weights: np.ndarray, per_tensor: bool, factor: float = 1.0
 ) -> tuple[Value, Value]:
     """Constants of weights [N, K] as symmetric int8, and of their scales [N] times a factor."""
-    scales = weight_scales(weights, None if per_tensor else 0).astype(np.float32)
-    scales = np.broadcast_to(scales, weights.shape[:1])
-    integers = np.clip(np.rint(weights / scales[:, None]), -127, 127).astype(np.int8)
+    integers, scales = int8_weights(weights, per_tensor)
     name = plain_name(value)
-    return (
-        graph.constant(np.ascontiguousarray(integers), name),
-        graph.constant(np.ascontiguousarray(scales * np.float32(factor)), f"{name}.scale"),
-    )
+    return graph.constant(integers, name), graph.constant(scales * np.float32(factor), f"{name}.scale")
 
 
 def quantize_layer(graph: Graph, node: Node, per_tensor: bool, state_scale: float) -> bool:
@@ -79,7 +74,7 @@ def quantize_layer(graph: Graph, node: Node, per_tensor: bool, state_scale: floa
     r = node.input(1)
     if not may_be_int8(r, r.shape[-1]):
         return False
-    weights, scales = rounded_weights(graph, r, r.array, per_tensor)
+    weights, scales = stored_weights(graph, r, r.array, per_tensor)
     operands = [node.input(0), weights, node.optional(2), node.optional(3), scales]
     attrs = {**node.attrs, "state_scale": state_scale}
     layer = graph.add(node.op.name, operands, attrs, names=[v.name for v in node.outputs], node_name=node.name)

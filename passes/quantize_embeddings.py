@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcomp.ir.affine import weight_scales
+from qcomp.ir.affine import int8_weights
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
@@ -43,14 +43,12 @@ class QuantizeEmbeddings(NodeRewrite):
             return False
         if not np.isfinite(table.array).all():
             return False
-        scales = weight_scales(table.array, 0).reshape(-1, 1)
-        steps = np.clip(np.rint(table.array / scales), -127, 127).astype(np.int8)
+        steps, scales = int8_weights(table.array)
         name = plain_name(table)
         attrs, result = {"axis": 0}, node.output.name
-        rows = graph.add(
-            "gather", [graph.constant(steps, name), picked], attrs, names=[f"{result}.rows"], node_name=node.name
-        )
+        stored, factors = graph.constant(steps, name), graph.constant(scales.reshape(-1, 1), f"{name}.scale")
+        rows = graph.add("gather", [stored, picked], attrs, names=[f"{result}.rows"], node_name=node.name)
         real = graph.add("cast", [rows.output], {"dtype": DType.F32}, names=[f"{result}.steps"])
-        scale = graph.add("gather", [graph.constant(scales, f"{name}.scale"), picked], attrs, names=[f"{result}.scale"])
+        scale = graph.add("gather", [factors, picked], attrs, names=[f"{result}.scale"])
         graph.replace(node, graph.add("mul", [real.output, scale.output]).output)
         return True

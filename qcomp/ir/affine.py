@@ -75,3 +75,12 @@ def weight_scales(weights: NDArray[np.generic], axis: int | None) -> NDArray[np.
         return np.ones(scales.shape, np.float32)
     floor = max(top * _MIN_CHANNEL_RATIO, MIN_SCALE)
     return np.where(scales == 0, top, np.maximum(scales, floor)).astype(np.float32)
+
+
+def int8_weights(
+    weights: NDArray[np.generic], per_tensor: bool = False
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights [N, K] as symmetric int8 in [-127, 127], and their scales float32 [N]; per_tensor: all the same."""
+    scales = np.broadcast_to(weight_scales(weights, None if per_tensor else 0), weights.shape[:1])
+    steps = np.rint(np.asarray(weights, np.float32) / scales[:, None])
+    return np.ascontiguousarray(np.clip(steps, -127, 127).astype(np.int8)), np.ascontiguousarray(scales)

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcomp.ir.intervals import outward
 from qcomp.ir.registry import Attr, Call, Interval
 from qcomp.ir.types import DType, TensorType
 
+#: Terms up to which no sum of products of 9-bit differences leaves int32.
+MOST_TAPS = (2**31 - 1) // (255 * 255)
 LARGEST_FACTOR = 2.0**22 / 256  # of a term of int8 in a sum: such sums stay small enough to be rounded in float32
 REQUANTIZE = {"zp": Attr("int", 0), "lo": Attr("int", -128), "hi": Attr("int", 127)}
 
@@ -45,6 +48,24 @@ def check_clamp(call: Call) -> None:
         raise call.fail(f"clamp [{lo}, {hi}] or zero point {zp} is outside int8")
 
 
+def check_zero_points(call: Call, *names: str) -> None:
+    for name in names:
+        if not -128 <= call.int(name) <= 127:
+            raise call.fail(f"{name} {call.int(name)} is outside int8")
+
+
+def check_float32(call: Call, *names: str) -> None:
+    for name in names:
+        value = call.float(name)
+        if not np.isfinite(value) or float(np.float32(value)) != value:
+            raise call.fail(f"{name} {value} is not a finite float32")
+
+
+def check_taps(call: Call, count: int) -> None:
+    if count > MOST_TAPS:
+        raise call.fail(f"sums of {count} products may leave int32; {MOST_TAPS} cannot")
+
+
 def check_int8(call: Call, index: int) -> TensorType:
     type = call.type(index)
     if type.dtype is not DType.I8:
@@ -69,8 +90,7 @@ def check_residual(call: Call, index: int, result: TensorType) -> None:
         raise call.fail(f"residual {type.shape} and result {result.dtype.value}{list(result.shape)} do not fit")
     if not abs(mult) < LARGEST_FACTOR or float(np.float32(mult)) != mult:
         raise call.fail(f"r_mult {mult} is not a float32 of moderate size")
-    if not -128 <= call.int("r_zp") <= 127:
-        raise call.fail(f"r_zp {call.int('r_zp')} is outside int8")
+    check_zero_points(call, "r_zp")
 
 
 def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
@@ -97,6 +117,13 @@ def finish(
     return apply_table(round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi")), table)
 
 
+def rounded_result(call: Call, real: np.ndarray) -> np.ndarray:
+    """A float32 result as the node's `dtype` has it: as it is, or rounded to int8 and clamped."""
+    if call.dtype("dtype") is DType.F32:
+        return np.asarray(real, np.float32)
+    return round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi"))
+
+
 def residual_term(call: Call, residual: np.ndarray) -> np.ndarray:
     """float32(residual − r_zp)·r_mult in float32; the stored integers may come as any number type."""
     centred = (residual.astype(np.float64) - call.int("r_zp")).astype(np.float32)
@@ -107,15 +134,22 @@ def stored_interval(x: Interval | None) -> Interval:
     return Interval.of(-128, 127) if x is None else x
 
 
-def result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: int) -> Interval:
-    """Bounds of the int8 result of requantizing float32 values between low and high (either may be the larger)."""
+def result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: int | None = None) -> Interval:
+    """Bounds of the int8 result of requantizing float32 values between low and high (either may be the larger);
+    `table_index`: of the operand of an op that may have a table."""
     zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
     ends = [np.clip(np.rint(np.asarray(e, np.float64)) + zp, lo, hi) for e in (low, high)]
     bounds = Interval(np.minimum(*ends), np.maximum(*ends))
-    if not call.has(table_index):
+    if table_index is None or not call.has(table_index):
         return bounds
     table = call.constant(table_index)
     return Interval.of(-128, 127) if table is None else table_interval(table, bounds)
+
+
+def rounded_interval(call: Call, low: float, high: float) -> Interval:
+    """Bounds of `rounded_result` for float32 values between low and high."""
+    ends = np.asarray(low), np.asarray(high)
+    return outward(*ends) if call.dtype("dtype") is DType.F32 else result_interval(call, *ends)
 
 
 def table_interval(table: np.ndarray, x: Interval) -> Interval:

@@ -11,17 +11,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcomp.ir import fixed_math as fm
-from qcomp.ir.intervals import REALS, operand_interval, outward
+from qcomp.ir.intervals import REALS, operand_interval
 from qcomp.ir.ops.reduce import row_max
 from qcomp.ir.ordered import ordered_product, ordered_sum
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
     REQUANTIZE,
     check_clamp,
+    check_float32,
     check_int8,
+    check_taps,
+    check_zero_points,
     integer_matmul,
     product_result,
-    round_clamped,
+    rounded_interval,
+    rounded_result,
     stored_interval,
 )
 from qcomp.ir.types import DType, TensorType
@@ -138,16 +142,9 @@ class QAttention(Op):
             check_int8(call, index)
         shape = _shape(call)
         check_clamp(call)
-        for name in ("q_zp", "k_zp", "v_zp"):
-            if not -128 <= call.int(name) <= 127:
-                raise call.fail(f"{name} {call.int(name)} is outside int8")
-        for name in ("scale", "mult"):
-            value = call.float(name)
-            if not np.isfinite(value) or float(np.float32(value)) != value:
-                raise call.fail(f"{name} {value} is not a finite float32")
-        longest = max(call.type(0).shape[3], call.type(1).shape[1])
-        if longest * 255 * 255 >= 2**31:
-            raise call.fail(f"sums of {longest} products do not fit into int32")
+        check_zero_points(call, "q_zp", "k_zp", "v_zp")
+        check_float32(call, "scale", "mult")
+        check_taps(call, max(call.type(0).shape[3], call.type(1).shape[1]))
         return product_result(call, shape)
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
@@ -168,20 +165,13 @@ class QAttention(Op):
             total = weights.sum(axis=3, keepdims=True).astype(np.float32)
             rate = np.where(total > 0, np.float32(call.float("mult")) / total, np.float32(0))
             y = integer_matmul(weights, values).astype(np.float32) * rate
-        y = y.transpose(0, 2, 1, 3)
-        if call.dtype("dtype") is DType.I8:
-            y = round_clamped(y, call.int("zp"), call.int("lo"), call.int("hi"))
-        return [np.ascontiguousarray(y)]
+        return [np.ascontiguousarray(rounded_result(call, y.transpose(0, 2, 1, 3)))]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         x, zp = stored_interval(operands[2]), call.int("v_zp")
         # a mean of values, or nothing at all; the division and the product round once each
         ends = np.array([min(x.span[0] - zp, 0), max(x.span[1] - zp, 0)]) * call.float("mult")
-        low, high = ends.min() * (1 + 2.0**-20), ends.max() * (1 + 2.0**-20)
-        if call.dtype("dtype") is DType.F32:
-            return [outward(np.asarray(low), np.asarray(high))]
-        limits = call.int("lo"), call.int("hi")
-        return [Interval.of(*(np.clip(np.rint(e) + call.int("zp"), *limits) for e in (low, high)))]
+        return [rounded_interval(call, ends.min() * (1 + 2.0**-20), ends.max() * (1 + 2.0**-20))]
 
     def macs(self, call: Call) -> int:
         return _macs(call)

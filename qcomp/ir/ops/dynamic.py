@@ -17,11 +17,8 @@ import numpy as np
 
 from qcomp.ir.intervals import magnitude, operand_interval, outward, span
 from qcomp.ir.registry import Attr, Call, Interval, Op, full_interval, register
-from qcomp.ir.requantize import check_int8, check_vector, integer_matmul
+from qcomp.ir.requantize import check_int8, check_taps, check_vector, integer_matmul
 from qcomp.ir.types import DType, TensorType
-
-#: Taps up to which no sum of products of 9-bit differences leaves int32.
-MOST_TAPS = (2**31 - 1) // (255 * 255)
 
 
 def dynamic_grid(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,8 +99,7 @@ class DynamicQGemm(Op):
         x, w = check_int8(call, 0), check_int8(call, 3)
         if x.rank < 1 or w.rank != 2 or x.shape[-1] != w.shape[1]:
             raise call.fail(f"x {x.shape} and w {w.shape} do not fit")
-        if w.shape[1] > MOST_TAPS:
-            raise call.fail(f"sums of {w.shape[1]} products may leave int32; {MOST_TAPS} cannot")
+        check_taps(call, w.shape[1])
         scale, zero = call.type(1), check_int8(call, 2)
         if scale.dtype is not DType.F32 or scale.shape != zero.shape or scale.shape not in ((), x.shape[:-1]):
             shapes = f"scale {scale.dtype.value}{list(scale.shape)} and zero point {list(zero.shape)}"

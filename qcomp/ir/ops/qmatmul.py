@@ -10,16 +10,17 @@ from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
     REQUANTIZE,
     check_clamp,
+    check_float32,
     check_int8,
+    check_taps,
+    check_zero_points,
     integer_matmul,
     product_result,
-    requantize,
     result_interval,
+    rounded_result,
     stored_interval,
 )
 from qcomp.ir.types import DType, TensorType
-
-_NO_TABLE = 2  # an operand index that the op does not have
 
 
 @register
@@ -48,24 +49,16 @@ class QMatMul(Op):
         except ValueError:
             raise call.fail(f"batches {a.shape[:-2]} and {b.shape[:-2]} do not broadcast") from None
         check_clamp(call)
-        for name in ("a_zp", "b_zp"):
-            if not -128 <= call.int(name) <= 127:
-                raise call.fail(f"{name} {call.int(name)} is outside int8")
-        mult = call.float("mult")
-        if not np.isfinite(mult) or float(np.float32(mult)) != mult:
-            raise call.fail(f"mult {mult} is not a finite float32")
-        if a.shape[-1] * 255 * 255 >= 2**31:
-            raise call.fail(f"sums of {a.shape[-1]} products do not fit into int32")
+        check_zero_points(call, "a_zp", "b_zp")
+        check_float32(call, "mult")
+        check_taps(call, a.shape[-1])
         return product_result(call, (*batch, a.shape[-2], b.shape[-1]))
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         a, b = operands
         assert a is not None and b is not None
         acc = integer_matmul(a.astype(np.int32) - call.int("a_zp"), b.astype(np.int32) - call.int("b_zp"))
-        mult = np.float32(call.float("mult"))
-        if call.dtype("dtype") is DType.F32:
-            return [np.asarray(acc.astype(np.float32) * mult)]
-        return [requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi"))]
+        return [rounded_result(call, acc.astype(np.float32) * np.float32(call.float("mult")))]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         a, b = (stored_interval(x).span for x in operands[:2])
@@ -75,7 +68,7 @@ class QMatMul(Op):
         low, high = np.sort(ends.astype(np.float32) * np.float32(call.float("mult")))
         if call.dtype("dtype") is DType.F32:
             return [Interval.of(low, high)]
-        return [result_interval(call, low, high, _NO_TABLE)]
+        return [result_interval(call, low, high)]
 
     def macs(self, call: Call) -> int:
         return call.results[0].elements * call.type(0).shape[-1]

@@ -6,14 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcomp.ir.intervals import outward
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
-from qcomp.ir.requantize import REQUANTIZE, check_clamp, check_int8, check_vector, product_result, round_clamped
+from qcomp.ir.requantize import (
+    REQUANTIZE,
+    check_clamp,
+    check_float32,
+    check_int8,
+    check_vector,
+    product_result,
+    rounded_interval,
+    rounded_result,
+)
 from qcomp.ir.types import DType, TensorType
 
-#: exp(0) in the table of qsoftmax; sums of 2^15 of them stay below 2^31.
+#: exp(0) in the table of qsoftmax; sums of LONGEST_ROW of them stay below 2^31.
 ONE = 2**16 - 1
-_LONGEST = 2**15
+LONGEST_ROW = 2**15
 
 
 def exponentials(step: float) -> np.ndarray:
@@ -40,9 +48,9 @@ class QSoftmax(Op):
         x = check_int8(call, 0)
         check_vector(call, 1, DType.U16, 256, "table")
         check_clamp(call)
-        if x.rank < 1 or not 1 <= x.shape[-1] <= _LONGEST:
-            raise call.fail(f"rows of x {list(x.shape)} do not have 1 to {_LONGEST} elements")
-        _check_factor(call, "mult")
+        if x.rank < 1 or not 1 <= x.shape[-1] <= LONGEST_ROW:
+            raise call.fail(f"rows of x {list(x.shape)} do not have 1 to {LONGEST_ROW} elements")
+        check_float32(call, "mult")
         if call.float("mult") <= 0:
             raise call.fail(f"mult {call.float('mult')} is not positive")
         table = call.constant(1)
@@ -57,10 +65,10 @@ class QSoftmax(Op):
         e = t.astype(np.int64)[wide.max(axis=-1, keepdims=True) - wide]
         z = e.sum(axis=-1, keepdims=True).astype(np.float32)
         with np.errstate(all="ignore"):
-            return [_rounded(call, e.astype(np.float32) * (np.float32(call.float("mult")) / z))]
+            return [rounded_result(call, e.astype(np.float32) * (np.float32(call.float("mult")) / z))]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
-        return [_result_bounds(call, 0.0, call.float("mult") * (1 + 2.0**-20))]
+        return [rounded_interval(call, 0.0, call.float("mult") * (1 + 2.0**-20))]
 
 
 @register
@@ -83,14 +91,14 @@ class QLayerNorm(Op):
         x = call.type(0)
         if x.dtype not in (DType.I8, DType.I16):
             raise call.fail(f"x is {x.dtype.value}, neither i8 nor i16")
-        if x.rank < 1 or not 1 <= x.shape[-1] < _LONGEST:
-            raise call.fail(f"rows of x {list(x.shape)} do not have 1 to {_LONGEST - 1} elements")
+        if x.rank < 1 or not 1 <= x.shape[-1] < LONGEST_ROW:
+            raise call.fail(f"rows of x {list(x.shape)} do not have 1 to {LONGEST_ROW - 1} elements")
         for index, what in ((1, "scale"), (2, "bias")):
             check_vector(call, index, DType.F32, x.shape[-1], what)
             constant = call.constant(index)
             if constant is None or not np.isfinite(constant).all():
                 raise call.fail(f"{what} is not a constant of finite numbers")
-        _check_factor(call, "epsilon")
+        check_float32(call, "epsilon")
         if call.float("epsilon") < 0:
             raise call.fail(f"epsilon {call.float('epsilon')} is negative")
         check_clamp(call)
@@ -105,30 +113,11 @@ class QLayerNorm(Op):
         with np.errstate(all="ignore"):
             width = spread.astype(np.float32) + np.float32(call.float("epsilon"))
             rate = np.where(width > 0, np.float32(1) / np.sqrt(width), np.float32(0))
-            return [_rounded(call, ((count * wide - total).astype(np.float32) * rate) * scale + bias)]
+            return [rounded_result(call, ((count * wide - total).astype(np.float32) * rate) * scale + bias)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         scale, bias = call.constants[1], call.constants[2]
         assert scale is not None and bias is not None
         # Σ(d·r)² <= C, so each normalized element is at most sqrt(C) in magnitude
         size = np.sqrt(call.type(0).shape[-1]) * 1.0001 * np.abs(scale.astype(np.float64))
-        return [_result_bounds(call, float((bias - size).min()), float((bias + size).max()))]
-
-
-def _check_factor(call: Call, name: str) -> None:
-    value = call.float(name)
-    if not np.isfinite(value) or float(np.float32(value)) != value:
-        raise call.fail(f"{name} {value} is not a finite float32")
-
-
-def _rounded(call: Call, real: np.ndarray) -> np.ndarray:
-    if call.dtype("dtype") is DType.F32:
-        return np.asarray(real, np.float32)
-    return round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi"))
-
-
-def _result_bounds(call: Call, low: float, high: float) -> Interval:
-    if call.dtype("dtype") is DType.F32:
-        return outward(np.asarray(low), np.asarray(high))
-    limits = call.int("lo"), call.int("hi")
-    return Interval.of(*(np.clip(np.rint(e) + call.int("zp"), *limits) for e in (low, high)))
+        return [rounded_interval(call, float((bias - size).min()), float((bias + size).max()))]

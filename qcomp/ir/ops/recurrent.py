@@ -19,12 +19,12 @@ import numpy as np
 
 from qcomp.ir import fixed_math as fm
 from qcomp.ir.intervals import magnitude, operand_interval, span
-from qcomp.ir.ops.dynamic import MOST_TAPS, dynamic_quantize
+from qcomp.ir.ops.dynamic import dynamic_quantize
 from qcomp.ir.ops.quantized import quantize_array
 from qcomp.ir.ops.unary import sigmoid
 from qcomp.ir.ordered import ordered_product
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
-from qcomp.ir.requantize import check_vector, integer_matmul
+from qcomp.ir.requantize import check_taps, check_vector, integer_matmul
 from qcomp.ir.types import DType, Quantization, TensorType
 
 ONE = np.float32(1)
@@ -66,8 +66,7 @@ def _check_gates(call: Call, gates: int, r_scale: int) -> tuple[int, int, int]:
         raise call.fail("int8 weights want scales, and others none")
     if integer:
         check_vector(call, r_scale, DType.F32, width, "r_scale")
-        if hidden > MOST_TAPS:
-            raise call.fail(f"sums of {hidden} products may leave int32; {MOST_TAPS} cannot")
+        check_taps(call, hidden)
     return steps, batch, hidden
 
 
