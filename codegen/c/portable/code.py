@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelRequest
-from qcomp.codegen.c.render import CTYPES, environment
+from qcomp.codegen.c.render import CTYPES, environment, float_literal
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Node, Value
@@ -27,6 +27,11 @@ static inline int32_t q_round(float v, float lo, float hi)
     return (int32_t)((v + 12582912.0f) - 12582912.0f);
 }""",
 )
+
+
+def rounded(real: str, zp: int, lo: int, hi: int, shift: int) -> str:
+    """C of a float rounded to integers, zero point added and clamped to [lo, hi], as it is stored; it needs ROUND."""
+    return f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + shift}"
 
 
 def render(template: str, **values: Any) -> str:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render
+from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render, rounded
 from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.nest import broadcast_strides, flat_index, sum_of, term
 from qcomp.codegen.c.portable.products import BLOCK
@@ -22,8 +22,7 @@ def stored_result(node: Node, result: Source, real: str) -> tuple[str, tuple[CFu
     if node.call.dtype("dtype") is DType.F32:
         return real, ()
     zp, lo, hi = (node.call.int(name) for name in ("zp", "lo", "hi"))
-    rounded = f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + result.shift}"
-    return f"({result.ctype})({rounded})", (ROUND,)
+    return f"({result.ctype})({rounded(real, zp, lo, hi, result.shift)})", (ROUND,)
 
 
 class QMatMul(Kernel):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import ROUND, Operands, render
+from qcomp.codegen.c.portable.code import ROUND, Operands, render, rounded
 from qcomp.codegen.c.portable.convolutions import image, is_channels_last
 from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.nest import sum_of, term
@@ -56,8 +56,7 @@ class Pool(Kernel):
             divisors = operands.constant(mult)
             kind, shift, start, step = "int32_t", call.int("x_zp") + x.source.shift, "0", "acc + v"
             zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-            bounds = f"{float_literal(lo - zp)}, {float_literal(hi - zp)}"
-            finish = f"q_round((float)acc * divisor, {bounds}) + {zp + y.source.shift}"
+            finish = rounded("(float)acc * divisor", zp, lo, hi, y.source.shift)
         if self.op == "qavg_pool":
             helpers = (ROUND,)
         parts = split(y.n * y.h, y.w * y.c * math.prod(kernel))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcomp.codegen.c.kernel import NO_HALO, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render, stored_table
+from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render, rounded, stored_table
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
@@ -56,9 +56,8 @@ class Epilogue:
             centred = f"((int32_t)residual[j] - {self.residual.shift + self.node.call.int('r_zp')})"
             product = f"({product}) + (float){centred} * {float_literal(self.node.call.float('r_mult'))}"
         result, call = self.operands.result(), self.node.call
-        zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-        rounded = f"q_round({product}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + result.shift}"
-        return f"({result.ctype})table[(uint8_t)({rounded})]" if self.table else f"({result.ctype})({rounded})"
+        stored = rounded(product, call.int("zp"), call.int("lo"), call.int("hi"), result.shift)
+        return f"({result.ctype})table[(uint8_t)({stored})]" if self.table else f"({result.ctype})({stored})"
 
 
 def constant_operands(node: Node, indices: tuple[int, ...]) -> bool:

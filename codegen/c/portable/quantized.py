@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qcomp.codegen.c.kernel import Kernel
-from qcomp.codegen.c.portable.code import ROUND, scalar_type, stored_table
+from qcomp.codegen.c.portable.code import ROUND, rounded, scalar_type, stored_table
 from qcomp.codegen.c.portable.elementwise import Elementwise, Walk
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node, Quantization
@@ -26,15 +26,15 @@ def requantize_lines(walk: Walk, node: Node, real: str, table_index: int, *, zer
     walk.helpers.append(ROUND)
     if zero_inside:
         real, zp = f"({real}) + {float_literal(zp + 128)}", -128
-    rounded = f"q_round({real}, {float_literal(lo - zp)}, {float_literal(hi - zp)}) + {zp + shift}"
+    stored = rounded(real, zp, lo, hi, shift)
     kind = walk.operands.result().ctype
     if walk.operands.present(table_index):
         table = node.input(table_index).array
         pointer = walk.operands.constant(stored_table(table, shift))
         walk.prologue.append(f"const uint8_t* const table = (const uint8_t*){pointer};")
-        walk.lines.append(f"@y = ({kind})table[(uint8_t)({rounded})];")
+        walk.lines.append(f"@y = ({kind})table[(uint8_t)({stored})];")
     else:
-        walk.lines.append(f"@y = ({kind})({rounded});")
+        walk.lines.append(f"@y = ({kind})({stored});")
 
 
 class QAdd(Elementwise):

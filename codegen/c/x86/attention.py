@@ -16,11 +16,11 @@ from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.elementwise import scalars_helper
 from qcomp.codegen.c.x86.epilogue import types_helper
+from qcomp.codegen.c.x86.exponential import exponential_values
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.shapes import Int8
 from qcomp.codegen.plan.buffer import Buffer
-from qcomp.ir import fixed_math as fm
 from qcomp.ir.ops.attention import TOP
 
 #: What a task may have on its stack.
@@ -28,6 +28,7 @@ STACK_BYTES = 64 * 1024
 _TALLEST = 8
 _VECTORS = 2  # of accumulators beside each other
 _FEW_TASKS = 16
+_LEAST_UNITS = 4  # for which it is worth packing the other operand once more
 _GROUP = 64  # queries, at most, between which keys and values change places where they share memory
 _LEAST_SHARED = 4  # queries at a time, that is
 _LOWEST = float_literal(-np.inf)
@@ -108,6 +109,11 @@ def tile_rows(rows: int, isa: Isa) -> int:
     """Rows of a tile: those that registers have room for, evened out over the tiles that cover `rows`."""
     most = max(r for r in isa.dot.rows(_VECTORS) if r <= _TALLEST)
     return min(r for r in isa.dot.rows(_VECTORS) if -(-rows // r) == -(-rows // most))
+
+
+def block_of(units: int, tasks: int, least: int = _LEAST_UNITS) -> int:
+    """Units of rows of a block: all of them, or where there are few tasks fewer, but `least`."""
+    return -(-units // max(1, min(units // least, -(-_FEW_TASKS // tasks))))
 
 
 def layout_of(shape: AttentionShape, isa: Isa) -> Layout | None:
@@ -225,10 +231,8 @@ def scores_helper(isa: Isa, rows: int, vectors: int, masked: bool) -> tuple[CFun
 def weights_helper(isa: Isa) -> tuple[CFunction, ...]:
     """Weights of rows of scores."""
     text = render(
-        "attention_weights.c.j2", V=isa, low=float_literal(-16.0), log2_e=float_literal(fm.LOG2_E),
-        ln2_hi=float_literal(fm.LN2_HI), ln2_lo=float_literal(fm.LN2_LO), magic=float_literal(fm.ROUND_MAGIC),
-        poly=[float_literal(c) for c in fm.EXP_POLY], most=float_literal(TOP), lowest=_LOWEST,
-        steps=(8, 4) if isa.bits == 512 else (4,),
+        "attention_weights.c.j2", V=isa, low=float_literal(-16.0), most=float_literal(TOP), lowest=_LOWEST,
+        steps=(8, 4) if isa.bits == 512 else (4,), **exponential_values(),
     )  # fmt: skip
     return (*reduce_helpers(isa), CFunction("qc_x86_weights", text))
 
@@ -263,7 +267,7 @@ def attention_code(
     assert layout is not None
     unit = layout.group or layout.tallest
     units = -(-rows // unit)
-    units_per_block = -(-units // max(1, min(units if layout.group else units // 4, -(-_FEW_TASKS // tasks))))
+    units_per_block = block_of(units, tasks, 1 if layout.group else _LEAST_UNITS)
     blocks = -(-units // units_per_block)
     work = rows * shape.keys * (shape.depth + width + 100) / 64
     helpers = [pack_keys_helper(isa), pack_values_helper(isa), weights_helper(isa)]

@@ -11,6 +11,7 @@ from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.attention import put_helper, reduce_helpers
+from qcomp.codegen.c.x86.exponential import exponential_values
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
 from qcomp.codegen.c.x86.shapes import Float32
@@ -54,10 +55,8 @@ def softmax_code(x: Buffer, isa: Isa, symbol: str) -> KernelCode:
     length = x.shape[-1]
     parts = split(math.prod(x.shape[:-1]), length * 6)
     row = render(
-        "softmax_row.c.j2", V=isa, low=float_literal(fm.EXP_LO), log2_e=float_literal(fm.LOG2_E),
-        ln2_hi=float_literal(fm.LN2_HI), ln2_lo=float_literal(fm.LN2_LO), magic=float_literal(fm.ROUND_MAGIC),
-        poly=[float_literal(c) for c in fm.EXP_POLY], lowest=float_literal(-np.inf),
-        together_count=8 if isa.bits == 512 else 4,
+        "softmax_row.c.j2", V=isa, low=float_literal(fm.EXP_LO), lowest=float_literal(-np.inf),
+        together_count=8 if isa.bits == 512 else 4, **exponential_values(),
     )  # fmt: skip
     text = render("softmax.c.j2", symbol=symbol, parts=parts, length=length)
     helpers = (*rows_helpers(isa), CFunction("qc_x86_softmax", row))

@@ -12,6 +12,7 @@ from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.x86.attention import (
     STACK_BYTES,
     arranged,
+    block_of,
     column_calls,
     dwords,
     pack_values_helper,
@@ -22,8 +23,6 @@ from qcomp.codegen.c.x86.attention import (
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.plan.buffer import Buffer
-
-_FEW_TASKS = 16
 
 
 @cache
@@ -51,7 +50,7 @@ def matmul_code(
     batches = math.prod(lead)
     tallest = tile_rows(rows, isa)
     tiles = -(-rows // tallest)
-    tiles_per_block = -(-tiles // max(1, min(tiles // 4, -(-_FEW_TASKS // batches))))
+    tiles_per_block = block_of(tiles, batches)
     blocks = -(-tiles // tiles_per_block)
     parts = split(batches * blocks, rows * columns * depth / 64 / blocks)
     helpers = [pack_values_helper(isa), row_sums_helper(isa), (column_sums_helper(isa),)]
