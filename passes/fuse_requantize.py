@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcomp.ir.graph import Graph, Node, Value
+from qcomp.ir.requantize import ACTIVATIONS
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.integer_forms import (
@@ -17,32 +18,34 @@ from qcomp.passes.integer_forms import (
     build_layer_norm,
     build_matmul,
     build_product,
+    build_rescale,
     build_softmax,
     build_sum,
     build_table,
     clamp_limits,
     dequantized,
-    is_int8,
+    is_activation,
 )
 from qcomp.passes.integer_regions import is_clamp, is_unary, scalar_operand
 from qcomp.passes.precision import chosen_float
 
 _Builder = Callable[[Graph, Node, Target], Value | None]
-_PRODUCTS: dict[str, _Builder] = {
+# What has a form with a float32 result.
+_TO_FLOAT: dict[str, _Builder] = {
     "conv2d": build_product,
     "conv_transpose2d": build_product,
     "gemm": build_product,
     "attention": build_attention,
     "matmul": build_matmul,
+    "layer_norm": build_layer_norm,
 }
 _BUILDERS: dict[str, _Builder] = {
-    **_PRODUCTS,
+    **_TO_FLOAT,
     "add": build_sum,
     "sub": build_sum,
     "mul": build_sum,
     "avg_pool": build_average_pool,
     "softmax": build_softmax,
-    "layer_norm": build_layer_norm,
 }
 
 
@@ -57,14 +60,15 @@ class FuseRequantize(NodeRewrite):
             %y = quantize(%r) {quant = q(0.1, -128)}
     After:  %y = qconv2d(%x, %w', %bias, %mult) {bounded = true, x_zp = ..., zp = -128, lo = -128}
 
-    A product whose result is not quantized becomes an integer op with float32 results.  What has no integer form
-    keeps its quantize and dequantize, and stays a float island, as does what was chosen to.
+    What moves from one grid to another, of int16 at either end, becomes a rescale.  A product or norm whose result is
+    not quantized becomes an integer op with float32 results.  What has no integer form keeps its quantize and
+    dequantize, and stays a float island, as does what was chosen to.
     """
 
     name: ClassVar[str] = "fuse-requantize"
     exact: ClassVar[bool] = False
     tolerance: ClassVar[float] = math.inf  # float products round elsewhere: results move by a step at most
-    ops: ClassVar[frozenset[str]] = frozenset({"quantize", *_PRODUCTS})
+    ops: ClassVar[frozenset[str]] = frozenset({"quantize", *_TO_FLOAT})
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
         if node.op.name == "quantize":
@@ -74,7 +78,7 @@ class FuseRequantize(NodeRewrite):
         users = graph.users(node.output)
         if any(_leads_to_quantize(graph, user) for user in users) and not graph.is_output(node.output):
             return False
-        return _product_to_float(graph, node)
+        return _fuse_to_float(graph, node)
 
 
 def _leads_to_quantize(graph: Graph, node: Node) -> bool:
@@ -84,14 +88,19 @@ def _leads_to_quantize(graph: Graph, node: Node) -> bool:
         if user is None:
             return False
         node = user
-    return node.op.name == "quantize" and is_int8(node)
+    return node.op.name == "quantize" and is_activation(node)
 
 
 def _fuse_quantize(graph: Graph, node: Node) -> bool:
     quant, dtype = node.attrs["quant"], node.attrs["dtype"]
-    assert isinstance(quant, Quantization)
-    if dtype is not DType.I8 or quant.axis is not None:
-        return False
+    assert isinstance(quant, Quantization) and isinstance(dtype, DType)
+    return is_activation(node) and (
+        (dtype is DType.I8 and _fuse_table(graph, node, quant)) or _fuse_op(graph, node, quant, dtype)
+    )
+
+
+def _fuse_table(graph: Graph, node: Node, quant: Quantization) -> bool:
+    """A chain of functions of int8 between."""
     chain: list[Node] = []
     current = node.input(0)
     while current.producer is not None and is_unary(current.producer) and not chosen_float(graph, current.producer):
@@ -105,6 +114,11 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
                 return False
             graph.replace(node, new)
             return True
+    return False
+
+
+def _fuse_op(graph: Graph, node: Node, quant: Quantization, dtype: DType) -> bool:
+    """An op, or nothing but a change of grid, with clamps behind it."""
     root = node.input(0).producer
     clamps: list[Node] = []
     while root is not None and is_clamp(root):
@@ -112,20 +126,23 @@ def _fuse_quantize(graph: Graph, node: Node) -> bool:
         root = root.input(0).producer
     if root is None or any(chosen_float(graph, part) for part in (root, *clamps)):
         return False
-    lo, hi = clamp_limits(clamps, quant)
-    target = Target(quant, lo, hi, node.output.name, bool(clamps))
-    build = _BUILDERS.get(root.op.name)
-    if build is None:
-        return False
-    new = build(graph, root, target)
+    lo, hi = clamp_limits(clamps, quant, dtype)
+    target = Target(quant, lo, hi, node.output.name, bool(clamps), dtype)
+    new = None
+    if root.op.name == "dequantize":
+        stored = dequantized(root.output, ACTIVATIONS)
+        if stored is not None and DType.I16 in (stored.dtype, dtype):
+            new = build_rescale(graph, stored, target)
+    elif root.op.name in _BUILDERS:
+        new = _BUILDERS[root.op.name](graph, root, target)
     if new is None:
         return False
     graph.replace(node, new)
     return True
 
 
-def _product_to_float(graph: Graph, node: Node) -> bool:
-    new = _PRODUCTS[node.op.name](graph, node, Target(None, -128, 127, node.output.name))
+def _fuse_to_float(graph: Graph, node: Node) -> bool:
+    new = _TO_FLOAT[node.op.name](graph, node, Target(None, -128, 127, node.output.name))
     if new is None:
         return False
     graph.replace(node, new)

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.ir.requantize import LARGEST_FACTOR
+from qcomp.ir.requantize import largest_factor
+from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.channel_surgery import is_depthwise
 
@@ -72,6 +73,8 @@ def _takes_sum(graph: Graph, node: Node, value: Value, other: Value) -> bool:
     conv = value.producer
     if conv is None or conv.op.name != "qconv2d" or is_depthwise(conv) or graph.sole_user(value) is not node:
         return False
+    if any(v.dtype is not DType.I8 for v in (value, other, node.output, conv.input(0))):
+        return False
     if other.is_constant or other is value or not value.shape == other.shape == node.output.shape:
         return False
     unclamped = not conv.call.bool("bounded") and (conv.call.int("lo"), conv.call.int("hi")) == (-128, 127)
@@ -82,7 +85,8 @@ def _takes_sum(graph: Graph, node: Node, value: Value, other: Value) -> bool:
 def _fits(node: Node, own: int) -> bool:
     """Whether the factors of the sum are ones that a convolution takes."""
     mult = _scaled(_producer(node.input(own)).input(3).array, node.call.float(f"{'ab'[own]}_mult"))
-    return bool(np.isfinite(mult).all()) and abs(_shortened(node.call.float(f"{'ba'[own]}_mult"))) < LARGEST_FACTOR
+    other = _shortened(node.call.float(f"{'ba'[own]}_mult"))
+    return bool(np.isfinite(mult).all()) and abs(other) < largest_factor(DType.I8)
 
 
 def _scaled(mult: np.ndarray, factor: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -16,20 +16,22 @@ from qcomp.errors import QcompError
 from qcomp.ir.affine import affine_parameters
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node
-from qcomp.ir.types import Quantization
+from qcomp.ir.types import DType, Quantization
 from qcomp.passes.base import Pass
-from qcomp.passes.integer_regions import is_parameter, scalar_operand
+from qcomp.passes.integer_regions import MOVEMENT, is_parameter, scalar_operand
 from qcomp.passes.quantization_plan import QuantizationPlan, plan_quantization
 
 Ranges = Mapping[str, tuple[float, float]]
 
 _CHAIN_SAMPLES = 2048
 _RAW = ".raw"
+_HEADROOM = 2.0
 
 
 @dataclass(frozen=True)
 class InsertFakeQuant(Pass):
-    """Gives every value that an integer op reads or writes an int8 grid from its calibrated range.
+    """Gives every value that an integer op reads or writes a grid from its calibrated range: int8, or int16 where the
+    plan says so.
 
     Before: %c = conv2d(%x, %w)            with ranges x: [-1, 1], r: [0, 6]
             %r = relu(%c)
@@ -42,8 +44,9 @@ class InsertFakeQuant(Pass):
 
     Values that concat or data movement ties together share one grid over the union of their ranges.  A value that
     only a table reads gives up the part of its range where the table's result no longer changes.
-    `file` names a JSON object of value name to [lo, hi]; `ranges` is the same from Python.  QcompError when a
-    range is missing.
+    `file` names a JSON object of value name to [lo, hi]; `ranges` is the same from Python.  `extremes` has the smallest
+    and largest number seen of values whose range was cut; int16 grids hold twice these, as they have bits to spare.
+    QcompError when a range is missing.
     """
 
     name: ClassVar[str] = "insert-fake-quant"
@@ -52,13 +55,15 @@ class InsertFakeQuant(Pass):
 
     file: str = ""
     ranges: Ranges = field(default_factory=dict, compare=False, repr=False)
+    extremes: Ranges = field(default_factory=dict, compare=False, repr=False)
 
     def run(self, graph: Graph) -> Graph:
         plan = plan_quantization(graph)
         ranges = self._load()
         grids = choose_grids(graph, plan, ranges)
-        for value in plan.points:
-            _insert(graph, plan, value, grids[value])
+        wide_grids = choose_wide_grids(plan, {**ranges, **self.extremes})
+        for value in plan.observed:
+            _insert(graph, plan, value, grids.get(value), wide_grids.get(value))
         _insert_concat_grids(graph, plan)
         _quantize_parameters(graph, plan)
         return graph
@@ -83,6 +88,18 @@ def choose_grids(graph: Graph, plan: QuantizationPlan, ranges: Ranges) -> dict[V
     for members in plan.members().values():
         lo, hi = min(spans[v][0] for v in members), max(spans[v][1] for v in members)
         grid = Quantization.per_tensor(*affine_parameters(lo, hi))
+        for value in members:
+            grids[value] = grid
+    return grids
+
+
+def choose_wide_grids(plan: QuantizationPlan, ranges: Ranges) -> dict[Value, Quantization]:
+    """The symmetric int16 grid of every point that is read in int16, for twice the range seen."""
+    grids: dict[Value, Quantization] = {}
+    for members in plan.wide.members().values():
+        spans = [_range_of(ranges, value) for value in members]
+        bound = _HEADROOM * max(max(-lo, hi) for lo, hi in spans)
+        grid = Quantization.per_tensor(*affine_parameters(-bound, bound, DType.I16, symmetric=True))
         for value in members:
             grids[value] = grid
     return grids
@@ -149,16 +166,36 @@ def apply_unary_chain(chain: list, samples: np.ndarray) -> np.ndarray:  # type: 
     return array
 
 
-def _insert(graph: Graph, plan: QuantizationPlan, value: Value, grid: Quantization) -> None:
-    """fake_quant behind a point: for all its users if integers make it, else for the integer ones."""
+def _insert(
+    graph: Graph, plan: QuantizationPlan, value: Value, grid: Quantization | None, wide: Quantization | None
+) -> None:
+    """fake_quant behind a point: for all its users if integers make it, else for the integer ones.
+
+    Where it has a grid of each width, int8 is made of int16 if that is what there is."""
     made_on_integers = value.producer is not None and value.producer in plan.integer
     uses = [(n, i) for n, i in graph.uses(value) if made_on_integers or n in plan.integer]
-    node = graph.add("fake_quant", [value], {"quant": grid}, names=[f"{value.name}.q"])
+    source = rounded = value
+    if wide is not None:
+        rounded = _rounded(graph, value, wide, DType.I16, ".q" if grid is None else ".q16", uses)
+        source = rounded if made_on_integers else value
+    if grid is not None:
+        on_wide = value in plan.reads.values
+        narrow = [(n, i) for n, i in uses if n in plan.integer and not plan.reads.is_wide(n, value)]
+        eight = _rounded(graph, source, grid, DType.I8, ".q", narrow if on_wide else uses, value.name)
+        rounded = rounded if on_wide else eight
+    # A graph output that also feeds integer ops is the rounded value: what the integers say.
+    if made_on_integers and graph.is_output(value) and rounded is not value:
+        _output_through(graph, value, rounded)
+
+
+def _rounded(
+    graph: Graph, source: Value, grid: Quantization, dtype: DType, suffix: str, uses: Sequence[tuple[Node, int]],
+    name: str = "",
+) -> Value:  # fmt: skip
+    node = graph.add("fake_quant", [source], {"quant": grid, "dtype": dtype}, names=[(name or source.name) + suffix])
     for user, index in uses:
         graph.set_input(user, index, node.output)
-    # A graph output that also feeds integer ops is the rounded value: what the integers say.
-    if made_on_integers and graph.is_output(value):
-        _output_through(graph, value, node.output)
+    return node.output
 
 
 def _output_through(graph: Graph, value: Value, rounded: Value) -> None:
@@ -177,7 +214,7 @@ def node_before_rounding(value: Value, nodes: Mapping[str, Node]) -> Node | None
 def _insert_concat_grids(graph: Graph, plan: QuantizationPlan) -> None:
     """Operands of a concat that kept a grid of their own are rounded to the concat's."""
     for node in graph.nodes:
-        if node.op.name != "concat" or node not in plan.integer:
+        if node.op.name != "concat" or node not in plan.integer or node in plan.reads.nodes:
             continue
         grids = [grid_of(v) for v in node.inputs if v is not None]
         known = [g for g in grids if g is not None]
@@ -199,15 +236,19 @@ def _insert_concat_grids(graph: Graph, plan: QuantizationPlan) -> None:
 
 def grid_of(value: Value) -> Quantization | None:
     """The grid a float value is on: that of the fake_quant behind it, through data movement."""
-    from qcomp.passes.integer_regions import MOVEMENT
+    node = rounding_of(value)
+    if node is None:
+        return None
+    grid = node.attrs["quant"] if node.op.name == "fake_quant" else node.input(0).quant
+    return grid if isinstance(grid, Quantization) else None
 
+
+def rounding_of(value: Value) -> Node | None:
+    """The fake_quant or dequantize that a float value comes from, through data movement."""
     node = value.producer
     while node is not None:
-        if node.op.name == "fake_quant":
-            grid = node.attrs["quant"]
-            return grid if isinstance(grid, Quantization) else None
-        if node.op.name == "dequantize":
-            return node.input(0).quant
+        if node.op.name in ("fake_quant", "dequantize"):
+            return node
         if node.op.name not in MOVEMENT:
             return None
         node = node.input(0).producer
@@ -215,13 +256,14 @@ def grid_of(value: Value) -> Quantization | None:
 
 
 def _quantize_parameters(graph: Graph, plan: QuantizationPlan) -> None:
-    """Constant tensors that integer sums and products read get an int8 grid of their own."""
+    """Constant tensors that integer sums and products read get a grid of their own, of the node's width."""
     for node in graph.nodes:
         if node not in plan.integer or node.op.name not in ("add", "sub", "mul") or scalar_operand(node) is not None:
             continue
         for index, value in enumerate(node.inputs):
             if value is not None and is_parameter(value) and value.is_constant:
                 lo, hi = float(value.array.min()), float(value.array.max())
-                grid = Quantization.per_tensor(*affine_parameters(lo, hi))
-                rounded = graph.add("fake_quant", [value], {"quant": grid}, names=[f"{value.name}.q"])
-                graph.set_input(node, index, rounded.output)
+                wide = node in plan.reads.nodes
+                dtype = DType.I16 if wide else DType.I8
+                grid = Quantization.per_tensor(*affine_parameters(lo, hi, dtype, symmetric=wide))
+                _rounded(graph, value, grid, dtype, ".q", [(node, index)])

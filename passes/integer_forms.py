@@ -15,7 +15,7 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.ops.qnormalize import exponentials
 from qcomp.ir.ops.quantized import dequantize_array, quantize_array
 from qcomp.ir.registry import Attribute
-from qcomp.ir.requantize import LARGEST_FACTOR
+from qcomp.ir.requantize import ACTIVATIONS, largest_factor
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.insert_fake_quant import apply_unary_chain
 from qcomp.passes.integer_regions import is_joint_product, is_product, normalizes_rows
@@ -25,19 +25,20 @@ _INT32 = 2.0**31 - 2.0**7  # below 2^31 also when rounded to float32
 
 @dataclass(frozen=True)
 class Target:
-    """Where a fused op's result goes: its grid (None: float32), clamp on the integers, and name.
+    """Where a fused op's result goes: its grid (None: float32), clamp on the integers, name, and type.
 
-    bounded: the clamp is the model's own, even where the integers are those of int8."""
+    bounded: the clamp is the model's own, even where the integers are those of the type."""
 
     quant: Quantization | None
     lo: int
     hi: int
     name: str
     bounded: bool = False
+    dtype: DType = DType.I8
 
 
 def dequantized(value: Value, dtypes: tuple[DType, ...] = (DType.I8,)) -> Value | None:
-    """The int8 tensor (or that of one of `dtypes`) on one per-tensor grid that a value is the dequantize of."""
+    """The integer tensor (of one of `dtypes`) on one per-tensor grid that a value is the dequantize of."""
     producer = value.producer
     if producer is None or producer.op.name != "dequantize":
         return None
@@ -46,18 +47,19 @@ def dequantized(value: Value, dtypes: tuple[DType, ...] = (DType.I8,)) -> Value 
     return stored if fits else None
 
 
-def is_int8(quantize: Node) -> bool:
+def is_activation(quantize: Node) -> bool:
+    """Whether the result of a quantize is one that integer ops have: int8 or int16, on one grid a tensor."""
     quant = quantize.attrs["quant"]
-    return quantize.attrs["dtype"] is DType.I8 and isinstance(quant, Quantization) and quant.axis is None
+    return quantize.attrs["dtype"] in ACTIVATIONS and isinstance(quant, Quantization) and quant.axis is None
 
 
-def clamp_limits(clamps: Sequence[Node], quant: Quantization) -> tuple[int, int]:
+def clamp_limits(clamps: Sequence[Node], quant: Quantization, dtype: DType) -> tuple[int, int]:
     """Clamp on integers that equals float clamps before rounding: rounding is monotone, so bounds round likewise."""
-    lo, hi = -128, 127
+    lo, hi = dtype.limits
     for node in reversed(clamps):
         low = 0.0 if node.op.name == "relu" else float(node.attrs["lo"])  # type: ignore[arg-type]
         high = np.inf if node.op.name == "relu" else float(node.attrs["hi"])  # type: ignore[arg-type]
-        bounds = quantize_array(np.array([low, high], np.float32), quant, DType.I8)
+        bounds = quantize_array(np.array([low, high], np.float32), quant, dtype)
         # Later clamps win, as they do on reals.
         lo, hi = (int(np.clip(b, bounds[0], bounds[1])) for b in (lo, hi))
     return lo, hi
@@ -119,7 +121,7 @@ def _bias_steps(value: Value | None, scales: np.ndarray, channels: int) -> np.nd
 
 def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     """qconv2d, qconv_transpose2d or qgemm for a float product on dequantized operands; None if it has none."""
-    x = dequantized(node.input(0))
+    x = dequantized(node.input(0), ACTIVATIONS)
     found = _weights(node.input(1))
     if x is None or x.quant is None or found is None or x.is_constant:
         return None
@@ -143,12 +145,8 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     bias, s_w = np.rint(bias / excess), s_w * excess
     mult = (s_w.astype(np.float32) * np.float32(x.quant.scale[0])).astype(np.float32)
     if target.quant is not None:
-        # From 256 on, every sum but 0 saturates: a larger factor changes nothing and could overflow int32.
-        mult = np.minimum(mult / np.float32(target.quant.scale[0]), np.float32(256))
-    attrs["x_zp"] = x.quant.zero_point[0]
-    attrs["dtype"] = DType.F32 if target.quant is None else DType.I8
-    if target.quant is not None:
-        attrs.update(zp=target.quant.zero_point[0], lo=target.lo, hi=target.hi)
+        mult = _saturating(mult / np.float32(target.quant.scale[0]), target.dtype)
+    attrs.update(x_zp=x.quant.zero_point[0], **_result(target))
     if target.bounded and op == "qconv2d":
         attrs["bounded"] = True
     base = node.input(1).name
@@ -161,6 +159,12 @@ def build_product(graph: Graph, node: Node, target: Target) -> Value | None:
     ]
     new = graph.add(op, operands, attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
+
+
+def _saturating(mult: np.ndarray | np.float32, dtype: DType) -> np.ndarray:
+    """From as many steps as the type has on, every sum but 0 saturates: a larger factor changes nothing and could
+    overflow int32."""
+    return np.asarray(np.minimum(mult, np.float32(2**dtype.bits)), np.float32)
 
 
 _Form = tuple[str, np.ndarray, int, dict[str, Attribute]]
@@ -189,7 +193,8 @@ _FORMS = {"conv2d": _conv, "conv_transpose2d": _conv_transpose, "gemm": _gemm}
 
 def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
     """qadd for add and sub, qmul for mul, on two dequantized operands."""
-    a, b = dequantized(node.input(0)), dequantized(node.input(1))
+    dtypes = (DType.I8,) if node.op.name == "mul" else ACTIVATIONS
+    a, b = dequantized(node.input(0), dtypes), dequantized(node.input(1), dtypes)
     if a is None or b is None or a.quant is None or b.quant is None or target.quant is None:
         return None
     if a.is_constant and b.is_constant:
@@ -203,14 +208,17 @@ def build_sum(graph: Graph, node: Node, target: Target) -> Value | None:
         "hi": target.hi,
     }
     if node.op.name == "mul":
+        if target.dtype is not DType.I8:
+            return None
         op = "qmul"
         attrs["mult"] = float(np.float32(s_a) * np.float32(s_b) / np.float32(s_y))
     else:
         op = "qadd"
         factors = [float(np.float32(s / s_y)) for s in (s_a, -s_b if node.op.name == "sub" else s_b)]
-        if not all(abs(factor) < LARGEST_FACTOR for factor in factors):
+        if not all(abs(factor) < largest_factor(v.dtype) for factor, v in zip(factors, (a, b), strict=True)):
             return None
         attrs["a_mult"], attrs["b_mult"] = factors
+        attrs["dtype"] = target.dtype
     new = graph.add(op, [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
 
@@ -246,9 +254,9 @@ def build_matmul(graph: Graph, node: Node, target: Target) -> Value | None:
     a, b = dequantized(node.input(0)), dequantized(node.input(1))
     if a is None or b is None or a.quant is None or b.quant is None or a.is_constant or b.is_constant:
         return None
-    mult = np.float32(a.quant.scale[0] * b.quant.scale[0])
+    mult = np.asarray(a.quant.scale[0] * b.quant.scale[0], np.float32)
     if target.quant is not None:
-        mult = np.minimum(mult / np.float32(target.quant.scale[0]), np.float32(256))  # as in build_product
+        mult = _saturating(mult / np.float32(target.quant.scale[0]), target.dtype)
     attrs: dict[str, Attribute] = {"a_zp": a.quant.zero_point[0], "b_zp": b.quant.zero_point[0]}
     attrs.update(mult=float(mult), **_result(target))
     new = graph.add("qmatmul", [a, b], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
@@ -268,10 +276,10 @@ def build_softmax(graph: Graph, node: Node, target: Target) -> Value | None:
 
 def build_layer_norm(graph: Graph, node: Node, target: Target) -> Value | None:
     """qlayer_norm of a dequantized tensor: scale and bias in steps of the result, epsilon in units of its sums."""
-    x = dequantized(node.input(0), (DType.I8, DType.I16))
-    if x is None or x.quant is None or x.is_constant or target.quant is None or not normalizes_rows(node):
+    x = dequantized(node.input(0), ACTIVATIONS)
+    if x is None or x.quant is None or x.is_constant or not normalizes_rows(node):
         return None
-    count, step = x.shape[-1], np.float64(target.quant.scale[0])
+    count, step = x.shape[-1], np.float64(1.0 if target.quant is None else target.quant.scale[0])
     operands = [x]
     for index, default, name in ((1, 1.0, "scale"), (2, 0.0, "bias")):
         value = node.optional(index)
@@ -289,12 +297,14 @@ def _result(target: Target) -> dict[str, Attribute]:
     """Attributes of a product that say what becomes of its accumulators."""
     if target.quant is None:
         return {"dtype": DType.F32}
-    return {"dtype": DType.I8, "zp": target.quant.zero_point[0], "lo": target.lo, "hi": target.hi}
+    return {"dtype": target.dtype, "zp": target.quant.zero_point[0], "lo": target.lo, "hi": target.hi}
 
 
 def build_average_pool(graph: Graph, node: Node, target: Target) -> Value | None:
     x = dequantized(node.input(0))
     if x is None or x.quant is None or target.quant is None or node.attrs["layout"] != "NHWC":
+        return None
+    if target.dtype is not DType.I8:
         return None
     attrs = {k: node.attrs[k] for k in ("kernel", "strides", "pads", "count_include_pad")}
     attrs.update(
@@ -306,3 +316,14 @@ def build_average_pool(graph: Graph, node: Node, target: Target) -> Value | None
     )
     new = graph.add("qavg_pool", [x], attrs, names=[target.name], node_name=node.name, quants=[target.quant])
     return new.output
+
+
+def build_rescale(graph: Graph, stored: Value, target: Target) -> Value | None:
+    """rescale of integers to another grid; of int8 to int8 it would be a table."""
+    if stored.quant is None or stored.is_constant or target.quant is None:
+        return None
+    mult = np.float32(stored.quant.scale[0] / target.quant.scale[0])
+    if not np.isfinite(mult):
+        return None
+    attrs = {"x_zp": stored.quant.zero_point[0], "mult": float(mult), **_result(target)}
+    return graph.add("rescale", [stored], attrs, names=[target.name], quants=[target.quant]).output

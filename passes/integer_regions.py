@@ -107,7 +107,7 @@ def has_integer_form(node: Node) -> bool:
     if name in ("add", "sub", "mul"):
         return all(v is not None and v.dtype is DType.F32 for v in node.inputs)
     if name in NORMALIZING:
-        return normalizes_rows(node) and not sums_residual(node)
+        return normalizes_rows(node)
     return name == "avg_pool" and node.output.type.rank == 4
 
 
@@ -121,8 +121,7 @@ def normalizes_rows(node: Node) -> bool:
 
 
 def sums_residual(node: Node) -> bool:
-    """Whether a layer norm reads a residual stream: the sum of what layers add up, a few channels of which are often
-    far larger than the rest.  On one int8 grid those would blur all others."""
+    """Whether a layer norm reads a residual stream: the sum of what layers add up."""
     producer = node.input(0).producer
     return node.op.name == "layer_norm" and producer is not None and producer.op.name == "add" and (
         len(activations(producer)) == 2
@@ -151,13 +150,14 @@ def integer_nodes(graph: Graph) -> set[Node]:
     """The nodes that will run on integers.
 
     Products always do.  Everything else that has an integer form does when a computed operand comes from the integer
-    side (or the graph's input) and some result is used there.  Arithmetic that gives the channels of an input one unit
-    stays float: before it, no grid fits them all.  So do nodes that were chosen to.
+    side (or the graph's input) and some result is used there; the norm of a residual stream that integer ops add to
+    does wherever its result goes.  Arithmetic that gives the channels of an input one unit stays float: before it, no
+    grid fits them all.  So do nodes that were chosen to.
     """
     floats = float_names(graph)
     chosen = {n for n in graph.nodes if has_integer_form(n) and n.name not in floats and not joins_units(graph, n)}
     while True:
-        dropped = {n for n in chosen if not _always(n) and not (_fed(n, chosen) and _used(graph, n, chosen))}
+        dropped = {n for n in chosen if not _always(n) and not (_fed(n, chosen) and _wanted(graph, n, chosen))}
         if not dropped:
             return chosen
         chosen -= dropped
@@ -173,6 +173,16 @@ def _fed(node: Node, chosen: set[Node]) -> bool:
 
 def _is_quantized(value: Value) -> bool:
     return value.producer is not None and value.producer.op.name in ("fake_quant", "dequantize")
+
+
+def _wanted(graph: Graph, node: Node, chosen: set[Node]) -> bool:
+    return _used(graph, node, chosen) or (sums_residual(node) and _ends_integers(node, chosen))
+
+
+def _ends_integers(norm: Node, chosen: set[Node]) -> bool:
+    """Whether an integer op gives a term of the sum that the norm reads."""
+    total = norm.input(0).producer
+    return total in chosen and any(v.producer in chosen for v in activations(total))
 
 
 def _used(graph: Graph, node: Node, chosen: set[Node]) -> bool:

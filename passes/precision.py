@@ -1,7 +1,7 @@
 """In which precision each node of a float graph shall compute: what a person or a search chose.
 
 The choice stands in the graph's attribute `precision`, as "node=float32" texts; nodes that it does not name compute in
-int8 where they can.
+int8 where they can.  In int16 a node reads activations of 16 bits; its weights stay int8.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 
-# What may be chosen, and the type that activations and weights then have.
-PRECISIONS: Mapping[str, DType] = {"int8": DType.I8, "float32": DType.F32}
+# What may be chosen, and the type that the activations which the node reads then have.
+PRECISIONS: Mapping[str, DType] = {"int8": DType.I8, "int16": DType.I16, "float32": DType.F32}
 DEFAULT = "int8"
 
 ATTRIBUTE = "precision"
@@ -52,7 +52,7 @@ def check_precision(precision: Mapping[str, str], where: str) -> None:
     for name, chosen in precision.items():
         if chosen not in PRECISIONS:
             raise QcompError(
-                f"{chosen!r} is no precision", where=f"{where}: {name!r}", fix=f"use {' or '.join(PRECISIONS)}"
+                f"{chosen!r} is no precision", where=f"{where}: {name!r}", fix=f"use {', '.join(PRECISIONS)}"
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node
+from qcomp.ir.types import DType
 from qcomp.passes.base import Pass
 from qcomp.passes.range_analysis import Ranges, analyze_ranges
 
@@ -20,9 +21,9 @@ class AccumulatorBounds:
     """What bounds one product's arithmetic, per output channel; float64 arrays of exact integers of length O.
 
     `accumulator`: largest |partial sum of Σ(x − x_zp)·w|, with and without the bias.  `folded_bias`: largest
-    |bias − zero point · Σw| for int8 and for uint8 storage, the bias that code adds to uncentred products.
-    `stored`: largest partial sum of these uncentred products.  `scaled`: largest |float32(acc) · mult|, zero where the
-    results are float32 and nothing rounds it to an integer.
+    |bias − zero point · Σw| for int8 and, of an int8 x, for uint8 storage: the bias that code adds to
+    uncentred products.  `stored`: largest partial sum of these uncentred products.  `scaled`: largest
+    |float32(acc) · mult|, zero where the results are float32 and nothing rounds it to an integer.
     """
 
     node: str
@@ -67,6 +68,7 @@ def _bounds(node: Node, ranges: Ranges) -> AccumulatorBounds:
         raise QcompError("weights, bias and multipliers must be constants", where=repr(node))
     w, bias, mult = (np.asarray(a, np.float64) for a in arrays)
     x_zp = node.call.int("x_zp")
+    shift = 128 if node.input(0).dtype is DType.I8 else 0
     low, high = ranges[node.input(0)].span
     flat = w.reshape(w.shape[0], -1)
     positive, negative = np.maximum(flat, 0.0).sum(1), np.minimum(flat, 0.0).sum(1)
@@ -80,12 +82,12 @@ def _bounds(node: Node, ranges: Ranges) -> AccumulatorBounds:
     nothing = np.zeros_like(bias)
     centred = np.maximum(reach(low - x_zp, high - x_zp, bias), reach(low - x_zp, high - x_zp, nothing))
     sums = positive + negative
-    folded = np.maximum(np.abs(bias - x_zp * sums), np.abs(bias - (x_zp + 128) * sums))
+    folded = np.maximum(np.abs(bias - x_zp * sums), np.abs(bias - (x_zp + shift) * sums))
     stored = np.maximum.reduce(
         [
             reach(low, high, bias - x_zp * sums),
-            reach(low + 128, high + 128, bias - (x_zp + 128) * sums),
-            reach(low + 128, high + 128, nothing),
+            reach(low + shift, high + shift, bias - (x_zp + shift) * sums),
+            reach(low + shift, high + shift, nothing),
         ]
     )
     scaled = reach(low - x_zp, high - x_zp, bias) * np.abs(mult) * (1 + 2.0**-22)

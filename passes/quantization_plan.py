@@ -3,7 +3,8 @@
     product ─ clamps ─► point ─ movement ─► (same grid) ─ table chain ─► point ─► product
 
 A *point* is a value that gets a grid of its own.  Clamps right behind a product become its clamp; a chain of functions
-of one element becomes one table between two points; movement keeps the grid of its operand.
+of one element becomes one table between two points; movement keeps the grid of its operand.  What is read in int16
+(`wide_reads`) is a point of its own kind: a value may have a grid of either width, for different readers.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from dataclasses import dataclass, field
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.passes.integer_regions import MOVEMENT, activations, integer_nodes, is_clamp, is_unary
+from qcomp.passes.wide_reads import WideReads, wide_reads
 
 
 @dataclass
-class QuantizationPlan:
-    """What `insert-fake-quant` will do: the points in order, the sharing groups, and the tables that read a point."""
+class Points:
+    """Values that get grids of one width, in order, and the groups that share a grid."""
 
-    integer: set[Node]
     points: list[Value] = field(default_factory=list)
-    chain_end: dict[Value, Value] = field(default_factory=dict)  # a point read by one table chain -> the chain's result
     parent: dict[Value, Value] = field(default_factory=dict)
 
     def group(self, value: Value) -> Value:
@@ -42,20 +42,37 @@ class QuantizationPlan:
         return groups
 
 
+@dataclass
+class QuantizationPlan(Points):
+    """What `insert-fake-quant` will do: int8 points, int16 points (`wide`), and the tables that read a point."""
+
+    integer: set[Node] = field(default_factory=set)
+    chain_end: dict[Value, Value] = field(default_factory=dict)  # a point read by one table chain -> the chain's result
+    wide: Points = field(default_factory=Points)
+    reads: WideReads = field(default_factory=WideReads)
+
+    @property
+    def observed(self) -> list[Value]:
+        """The values whose ranges are needed."""
+        return list(dict.fromkeys([*self.points, *self.wide.points]))
+
+
 def plan_quantization(graph: Graph) -> QuantizationPlan:
     """The plan for a float graph; values that fake_quant already produces count as quantized."""
-    plan = QuantizationPlan(integer_nodes(graph))
-    # "raw": product or sum, clamped at most; "table": function of a point; "grid": quantized
+    integer = integer_nodes(graph)
+    plan = QuantizationPlan(integer=integer, reads=wide_reads(graph, integer))
+    # "raw": product or sum, clamped at most; "table": function of a point; "grid", "wide": on a grid of int8, int16
     state: dict[Value, str] = {}
     seen: set[Value] = set()
 
-    def quantized(value: Value) -> None:
-        """Makes the value a point unless it is on a grid already."""
+    def quantized(value: Value, wide: bool) -> None:
+        """Makes the value a point unless it is on a grid of that width already."""
         producer = value.producer
         on_grid = producer is not None and producer.op.name in ("fake_quant", "dequantize")
-        if state.get(value) != "grid" and value not in seen and not on_grid:
+        points = plan.wide if wide else plan
+        if state.get(value) != ("wide" if wide else "grid") and value not in points.points and not on_grid:
             seen.add(value)
-            plan.points.append(value)
+            points.points.append(value)
 
     for node in graph.nodes:
         if node not in plan.integer:
@@ -70,17 +87,18 @@ def plan_quantization(graph: Graph) -> QuantizationPlan:
             elif alone and before == "table":
                 state[node.output] = "table"
             else:
-                quantized(x)
+                quantized(x, False)
                 state[node.output] = "table"
             continue
         for x in operands:
-            quantized(x)
+            quantized(x, plan.reads.is_wide(node, x))
         if node.op.name in MOVEMENT:
+            wide = node in plan.reads.nodes
             for value in node.outputs:
-                state[value] = "grid"
+                state[value] = "wide" if wide else "grid"
                 for x in operands:
                     if node.op.name != "concat" or _may_share(graph, x):
-                        plan.tie(x, value)
+                        (plan.wide if wide else plan).tie(x, value)
         else:
             for value in node.outputs:
                 state[value] = "raw"
@@ -100,7 +118,7 @@ def _table_end(graph: Graph, plan: QuantizationPlan, value: Value) -> Value | No
     """Result of the chain of unary functions that is the only reader of a point, if there is one."""
     end: Value | None = None
     current = value
-    points = set(plan.points)
+    points = set(plan.observed)
     while True:
         user = graph.sole_user(current)
         if user is None or user not in plan.integer or not is_unary(user):

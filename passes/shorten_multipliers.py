@@ -10,6 +10,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.halves import from_halves, to_halves
+from qcomp.ir.types import DType
 from qcomp.passes.base import Pass
 from qcomp.passes.matching import plain_name
 
@@ -24,7 +25,8 @@ class ShortenMultipliers(Pass):
 
     A result moves by 2**-11 of itself at most, a sixteenth of a step of int8, before it is rounded, and kernels that
     store such multipliers as halves take two bytes a channel less.  A node with channels that are too far apart
-    for one power of two keeps what it has, and so do models that come quantized: their integers are given.
+    for one power of two keeps what it has, and so do int16 results, which are finer than that, and models that come
+    quantized: their integers are given.
 
     before:
         const %mult: f32[2] = [0.10001, 0.02]
@@ -40,7 +42,7 @@ class ShortenMultipliers(Pass):
 
     def run(self, graph: Graph) -> Graph:
         for node in graph.nodes:
-            if node.op.name in _OPERAND:
+            if node.op.name in _OPERAND and node.output.dtype is not DType.I16:
                 _shorten(graph, node, _OPERAND[node.op.name])
         graph.prune()
         return graph

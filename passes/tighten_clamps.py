@@ -9,17 +9,18 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.registry import Attribute, Interval
+from qcomp.ir.requantize import rounded_dtype
 from qcomp.passes.base import Pass
 from qcomp.passes.range_analysis import analyze_ranges
 
-_CLAMPED = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool"})
+_CLAMPED = frozenset({"qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "rescale"})
 
 
 @dataclass(frozen=True)
 class TightenClamps(Pass):
-    """A bound (lo or hi) of an integer op that its result provably respects anyway becomes that of int8.
+    """A bound (lo or hi) of an integer op that its result provably respects anyway becomes that of its type.
 
-    Code for −128 and 127 is the saturation that narrowing does, so such a bound costs nothing.
+    Code for −128 and 127 (−32768 and 32767) is the saturation that narrowing does, so such a bound costs nothing.
 
     before:
         %y: i8[1,4,4,8] = qconv2d(%x, %w, %bias, %mult) {zp = -20, lo = -100, hi = 100}
@@ -36,9 +37,10 @@ class TightenClamps(Pass):
             if node.op.name not in _CLAMPED:
                 continue
             low, high = _unclamped(node, ranges).span
+            least, most = rounded_dtype(node.call).limits
             for name, widest, proven in (
-                ("lo", -128, low >= node.call.int("lo")),
-                ("hi", 127, high <= node.call.int("hi")),
+                ("lo", least, low >= node.call.int("lo")),
+                ("hi", most, high <= node.call.int("hi")),
             ):
                 if proven:
                     node.attrs[name] = widest
@@ -46,10 +48,11 @@ class TightenClamps(Pass):
 
 
 def _unclamped(node: Node, ranges: Mapping[Value, Interval]) -> Interval:
-    """Bounds of the result before its own clamp and table, cut to int8."""
+    """Bounds of the result before its own clamp and table, cut to its type."""
     if node.attrs.get("dtype") is not None and node.outputs[0].dtype.is_float:
         return Interval.of(-np.inf, np.inf)
-    attrs: dict[str, Attribute] = {**node.attrs, "lo": -128, "hi": 127}
+    least, most = rounded_dtype(node.call).limits
+    attrs: dict[str, Attribute] = {**node.attrs, "lo": least, "hi": most}
     call = node.call
     kept = [name != "table?" for name in node.op.operands[: len(node.inputs)]]
     types = tuple(t if keep else None for t, keep in zip(call.types, kept, strict=True))

@@ -93,8 +93,8 @@ class Options:
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `effort` "high" rounds weights by what that does to results, for some time more ("normal": to the nearest).
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
-    `precision` maps names of nodes to "int8" or "float32", or is the JSON file of such a mapping; "auto" searches for
-    one that reaches the `goal`, as `judging` says.
+    `precision` maps names of nodes to "int8", "int16" (of the activations that they read) or "float32", or is the JSON
+    file of such a mapping; "auto" searches for one that reaches the `goal`, as `judging` says.
     """
 
     method: str = "auto"
@@ -252,8 +252,8 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     given = is_quantized(graph)
     plan = plan_quantization(graph)
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
-    if samples is not None and (plan.points or float_weights or not given):
-        graph = _put_on_grids(graph, samples, [v.name for v in plan.points], not given, options)
+    if samples is not None and (plan.observed or float_weights or not given):
+        graph = _put_on_grids(graph, samples, [v.name for v in plan.observed], not given, options)
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
@@ -278,7 +278,7 @@ def _put_on_grids(graph: Graph, samples: Data, points: Sequence[str], own_scales
     choices = choose_ranges(graph, plan_quantization(graph), calibration, few) if options.method == "auto" else ()
     ranges.update((choice.tensor, choice.range) for choice in choices)
     exact = graph
-    graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
+    graph = _run(graph, grid_passes(ranges, options.per_tensor, calibration.extremes()), options)
     if few:
         found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
         graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
@@ -314,7 +314,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
     graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
-        ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).points}
+        ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
         graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
     return _run(graph, integer_lowering(), options)
 

@@ -257,16 +257,18 @@ def _step_text(index: int, built: Built, home: tuple[int, int], target: Target) 
 
 def _fill(fill: Fill, target: Target) -> dict[str, Any]:
     buffer = fill.operand.buffer
-    if buffer.dtype is not DType.I8:
-        raise QcompError(f"a {buffer.dtype.value} buffer cannot have a halo", where=fill.operand.name)
-    (top, left, bottom, right), channels = buffer.halo, buffer.shape[3]
+    size = buffer.dtype.numpy.itemsize
+    if buffer.dtype is not DType.I8 and not (buffer.dtype is DType.I16 and fill.value == 0):  # equal bytes
+        raise QcompError(f"a {buffer.dtype.value} buffer cannot have this halo", where=fill.operand.name)
+    (top, left, bottom, right), channels = buffer.halo, buffer.shape[3] * size
+    row_stride = buffer.row_stride * size
     arguments = (
         buffer.shape[0],
-        top * buffer.row_stride + left * channels,
+        top * row_stride + left * channels,
         buffer.shape[1],
         buffer.shape[2] * channels,
         (left + right) * channels,
-        bottom * buffer.row_stride + right * channels,
-        (fill.value + target.stored_offset) & 0xFF,
+        bottom * row_stride + right * channels,
+        (fill.value + target.stored_offset) & 0xFF if buffer.dtype is DType.I8 else 0,
     )
     return {"offset": fill.operand.offset, "arguments": arguments}

@@ -2,9 +2,9 @@
 
     requantize(acc, m, zp, lo, hi) = clamp(rne(float32(acc) · m) + zp, lo, hi)
 
-`rne` rounds half to even; int32 to float32 conversion, then one float32 multiply.  Activations are int8, spatial ones
-NHWC; weights are int8 and symmetric; `mult` is (s_x·s_w[c])/s_y in float32.  An optional last operand
-`table` i8[256] is applied to the result: y = table[y + 128].
+`rne` rounds half to even; int32 to float32 conversion, then one float32 multiply.  Activations are int8, or int16
+where an op says so, spatial ones NHWC; weights are int8 and symmetric; `mult` is (s_x·s_w[c])/s_y in float32.  An
+optional last operand `table` i8[256] is applied to an int8 result: y = table[y + 128].
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from qcomp.ir.types import DType, TensorType
 
 #: Terms up to which no sum of products of 9-bit differences leaves int32.
 MOST_TAPS = (2**31 - 1) // (255 * 255)
-LARGEST_FACTOR = 2.0**22 / 256  # of a term of int8 in a sum: such sums stay small enough to be rounded in float32
+ACTIVATIONS = (DType.I8, DType.I16)
 REQUANTIZE = {"zp": Attr("int", 0), "lo": Attr("int", -128), "hi": Attr("int", 127)}
+
+
+def largest_factor(dtype: DType) -> float:
+    """Bound of a term's factor, of stored integers in a sum: such sums stay small enough to be rounded in float32."""
+    return 2.0 ** (22 - dtype.bits)
+
+
+def rounded_dtype(call: Call) -> DType:
+    """The integers that a result is rounded to: int16 where the node's `dtype` says so."""
+    return DType.I16 if "dtype" in call.attrs and call.dtype("dtype") is DType.I16 else DType.I8
 
 
 def requantize(acc: np.ndarray, mult: np.ndarray | np.float32, zp: int, lo: int, hi: int) -> np.ndarray:
@@ -26,11 +36,11 @@ def requantize(acc: np.ndarray, mult: np.ndarray | np.float32, zp: int, lo: int,
     return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi)
 
 
-def round_clamped(real: np.ndarray, zp: int, lo: int, hi: int) -> np.ndarray:
-    """float32 steps to int8: rounded half to even, shifted by the zero point, clamped."""
+def round_clamped(real: np.ndarray, zp: int, lo: int, hi: int, dtype: DType = DType.I8) -> np.ndarray:
+    """float32 steps to integers: rounded half to even, shifted by the zero point, clamped."""
     # Clamping the real first is exact (the bounds are integers) and keeps huge products inside int64.
     real = np.clip(real, np.float32(lo - zp), np.float32(hi - zp))
-    return np.asarray(np.rint(real).astype(np.int64) + zp).astype(np.int8)
+    return np.asarray(np.rint(real).astype(np.int64) + zp).astype(dtype.numpy)
 
 
 def apply_table(y: np.ndarray, table: np.ndarray | None) -> np.ndarray:
@@ -43,15 +53,17 @@ def integer_matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def check_clamp(call: Call) -> None:
+    (least, most), kind = rounded_dtype(call).limits, rounded_dtype(call).numpy
     lo, zp, hi = call.int("lo"), call.int("zp"), call.int("hi")
-    if not (-128 <= lo <= hi <= 127 and -128 <= zp <= 127):
-        raise call.fail(f"clamp [{lo}, {hi}] or zero point {zp} is outside int8")
+    if not (least <= lo <= hi <= most and least <= zp <= most):
+        raise call.fail(f"clamp [{lo}, {hi}] or zero point {zp} is outside {kind}")
 
 
-def check_zero_points(call: Call, *names: str) -> None:
+def check_zero_points(call: Call, *names: str, dtype: DType = DType.I8) -> None:
+    least, most = dtype.limits
     for name in names:
-        if not -128 <= call.int(name) <= 127:
-            raise call.fail(f"{name} {call.int(name)} is outside int8")
+        if not least <= call.int(name) <= most:
+            raise call.fail(f"{name} {call.int(name)} is outside {dtype.numpy}")
 
 
 def check_float32(call: Call, *names: str) -> None:
@@ -73,6 +85,20 @@ def check_int8(call: Call, index: int) -> TensorType:
     return type
 
 
+def check_activation(call: Call, index: int) -> TensorType:
+    type = call.type(index)
+    if type.dtype not in ACTIVATIONS:
+        raise call.fail(f"operand {index} is {type.dtype.value}, neither i8 nor i16")
+    return type
+
+
+def check_factor(call: Call, name: str, dtype: DType) -> None:
+    """Of a term of stored integers of that type in a sum."""
+    mult = call.float(name)
+    if not abs(mult) < largest_factor(dtype) or float(np.float32(mult)) != mult:
+        raise call.fail(f"{name} {mult} is not a float32 of moderate size")
+
+
 def check_vector(call: Call, index: int, dtype: DType, size: int, what: str) -> None:
     type = call.type(index)
     if type.dtype is not dtype or type.shape != (size,):
@@ -82,22 +108,23 @@ def check_vector(call: Call, index: int, dtype: DType, size: int, what: str) -> 
 def check_table(call: Call, index: int) -> None:
     if call.has(index):
         check_vector(call, index, DType.I8, 256, "table")
+        if rounded_dtype(call) is not DType.I8:
+            raise call.fail("a table is for int8 results")
 
 
 def check_residual(call: Call, index: int, result: TensorType) -> None:
-    type, mult = check_int8(call, index), call.float("r_mult")
+    type = check_int8(call, index)
     if type.shape != result.shape or result.dtype is not DType.I8:
         raise call.fail(f"residual {type.shape} and result {result.dtype.value}{list(result.shape)} do not fit")
-    if not abs(mult) < LARGEST_FACTOR or float(np.float32(mult)) != mult:
-        raise call.fail(f"r_mult {mult} is not a float32 of moderate size")
+    check_factor(call, "r_mult", DType.I8)
     check_zero_points(call, "r_zp")
 
 
 def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
-    """Result type of a product: i8 (its quantization is written by whoever builds the node) or f32."""
+    """Result type of a product: i8 or i16 (its quantization is written by whoever builds the node), or f32."""
     dtype = call.dtype("dtype")
-    if dtype not in (DType.I8, DType.F32):
-        raise call.fail(f"result type {dtype.value} is neither i8 nor f32")
+    if dtype not in (*ACTIVATIONS, DType.F32):
+        raise call.fail(f"result type {dtype.value} is neither i8 nor i16 nor f32")
     return [TensorType(dtype, shape)]
 
 
@@ -114,14 +141,14 @@ def finish(
         return real
     if residual is not None:
         real = real + residual_term(call, residual)
-    return apply_table(round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi")), table)
+    return apply_table(rounded_result(call, real), table)
 
 
 def rounded_result(call: Call, real: np.ndarray) -> np.ndarray:
-    """A float32 result as the node's `dtype` has it: as it is, or rounded to int8 and clamped."""
-    if call.dtype("dtype") is DType.F32:
+    """A float32 result as the node's `dtype` has it: as it is, or rounded to integers and clamped."""
+    if "dtype" in call.attrs and call.dtype("dtype") is DType.F32:
         return np.asarray(real, np.float32)
-    return round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi"))
+    return round_clamped(real, call.int("zp"), call.int("lo"), call.int("hi"), rounded_dtype(call))
 
 
 def residual_term(call: Call, residual: np.ndarray) -> np.ndarray:
@@ -130,12 +157,12 @@ def residual_term(call: Call, residual: np.ndarray) -> np.ndarray:
     return np.asarray(centred * np.float32(call.float("r_mult")))
 
 
-def stored_interval(x: Interval | None) -> Interval:
-    return Interval.of(-128, 127) if x is None else x
+def stored_interval(x: Interval | None, dtype: DType = DType.I8) -> Interval:
+    return Interval.of(*dtype.limits) if x is None else x
 
 
 def result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: int | None = None) -> Interval:
-    """Bounds of the int8 result of requantizing float32 values between low and high (either may be the larger);
+    """Bounds of the integer result of requantizing float32 values between low and high (either may be the larger);
     `table_index`: of the operand of an op that may have a table."""
     zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
     ends = [np.clip(np.rint(np.asarray(e, np.float64)) + zp, lo, hi) for e in (low, high)]
@@ -181,12 +208,13 @@ def product_interval(call: Call, x: Interval | None, residual: Interval | None =
 def accumulator_bounds(call: Call, x: Interval | None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest accumulator of each output channel (int64[O]) of a product with constant operands.
 
-    x bounds the stored integers (default int8), per tensor or per channel.  Where a tap may fall into padding, or (in a
-    transposed convolution) be missing, zero is a possible term.
+    x bounds the stored integers (default: all of its type), per tensor or per channel.  Where a tap may fall into
+    padding, or (in a transposed convolution) be missing, zero is a possible term.
     """
     weights, bias = call.constants[1], call.constants[2]
     assert weights is not None and bias is not None
-    low, high = (_of_weights(call, e, weights.shape) - call.int("x_zp") for e in _channel_ends(stored_interval(x)))
+    ends = _channel_ends(stored_interval(x, call.type(0).dtype))
+    low, high = (_of_weights(call, e, weights.shape) - call.int("x_zp") for e in ends)
     if "output_pads" in call.attrs or any(call.ints("pads") if "pads" in call.attrs else ()):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     wide = weights.astype(np.int64)

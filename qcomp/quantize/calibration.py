@@ -63,6 +63,11 @@ class Calibration(Mapping[str, Range]):
             if observer.extremes.count + observer.infinite_masks
         }
 
+    def extremes(self) -> dict[str, tuple[float, float]]:
+        """The smallest and largest number seen of every tensor that has finite ones."""
+        found = {name: observer.extremes for name, observer in self.observers.items()}
+        return {name: (e.lo, e.hi) for name, e in found.items() if e.count}
+
     def merge(self, other: Calibration) -> Calibration:
         """The calibration with both sample sets: all but the quarters is exactly that of one run over both."""
         if set(self.observers) != set(other.observers) or self.inputs != other.inputs:

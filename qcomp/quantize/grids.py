@@ -14,9 +14,9 @@ from qcomp.passes.quantize_embeddings import QuantizeEmbeddings
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def grid_passes(ranges: Ranges, per_tensor: bool = False) -> list[Pass]:
+def grid_passes(ranges: Ranges, per_tensor: bool = False, extremes: Ranges | None = None) -> list[Pass]:
     """The passes that put the grids of activations, weights and embeddings into a canonical float graph."""
-    return [InsertFakeQuant(ranges=ranges), AssignPerChannel(per_tensor), QuantizeEmbeddings()]
+    return [InsertFakeQuant(ranges=ranges, extremes=extremes or {}), AssignPerChannel(per_tensor), QuantizeEmbeddings()]
 
 
 def possible_points(graph: Graph) -> list[str]:

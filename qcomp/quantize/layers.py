@@ -8,9 +8,9 @@ from functools import cached_property
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node
-from qcomp.ir.types import Quantization
+from qcomp.ir.types import DType, Quantization
 from qcomp.passes.choose_precision import ChoosePrecision
-from qcomp.passes.insert_fake_quant import grid_of, node_before_rounding
+from qcomp.passes.insert_fake_quant import node_before_rounding, rounding_of
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
 from qcomp.quantize.grids import Ranges, grid_passes
@@ -49,7 +49,7 @@ class Study:
     def layers(self) -> tuple[Layer, ...]:
         """In the order of the graph; nodes of one name are one layer."""
         grouped: dict[str, list[Node]] = {}
-        for node, _, _ in self._roundings:
+        for node, *_ in self._roundings:
             grouped.setdefault(node.name, [])
             if node not in grouped[node.name]:
                 grouped[node.name].append(node)
@@ -69,8 +69,8 @@ class Study:
         return self._alone(name) if kind == ALONE else self.mixed({name: "float32"})
 
     @cached_property
-    def _roundings(self) -> list[tuple[Node, int, Quantization]]:
-        """Nodes of the float graph, operand, and the grid that it is rounded to in int8."""
+    def _roundings(self) -> list[tuple[Node, int, Quantization, DType]]:
+        """Nodes of the float graph, operand, and the grid and type that it is rounded to in int8."""
         rounded = self.int8
         inside = integer_nodes(self.graph)
         twins = {node.outputs[0].name: node for node in self.graph.nodes}
@@ -80,20 +80,21 @@ class Study:
             if twin is None or twin not in inside or node.op.name in MOVEMENT or node.op.name == "fake_quant":
                 continue
             for index, operand in enumerate(node.inputs):
-                grid = None if operand is None else grid_of(operand)
-                if grid is not None:
-                    found.append((twin, index, grid))
+                rounding = None if operand is None else rounding_of(operand)
+                if rounding is not None:
+                    call = rounding.call
+                    found.append((twin, index, call.quant("quant"), call.dtype("dtype")))
         return found
 
     def _alone(self, name: str) -> Graph:
         graph = self.graph.clone()
-        for node, index, grid in self._roundings:
+        for node, index, grid, dtype in self._roundings:
             if node.name != name:
                 continue
             own = graph.value(node.outputs[0].name).producer
             assert own is not None
             value = own.input(index)
-            rounded = graph.add("fake_quant", [value], {"quant": grid}, names=[f"{value.name}.q"])
+            rounded = graph.add("fake_quant", [value], {"quant": grid, "dtype": dtype}, names=[f"{value.name}.q"])
             graph.set_input(own, index, rounded.output)
         return graph
 

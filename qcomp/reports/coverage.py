@@ -17,7 +17,6 @@ from qcomp.passes.integer_regions import (
     is_joint_product,
     is_parameter,
     is_product,
-    sums_residual,
 )
 from qcomp.passes.precision import chosen_float
 
@@ -25,7 +24,7 @@ DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
 RECURRENT_OPS = frozenset({"lstm", "gru"})
 INTEGER_OPS = DYNAMIC_OPS | {
     "qconv2d", "qconv_transpose2d", "qgemm", "qmatmul", "qattention", "qadd", "qmul", "qavg_pool", "qsoftmax",
-    "qlayer_norm", "table",
+    "qlayer_norm", "table", "rescale",
 }  # fmt: skip
 CONVERSIONS = frozenset({"quantize", "dequantize", "fake_quant", "dynamic_quantize"})
 
@@ -83,11 +82,6 @@ _REASONS = {
         "its result leaves the model in float32, so int8 before it would only be converted back",
         "nothing to do: it stays float32 and exact",
     ),
-    "residual-stream": (
-        "it normalizes a residual stream, a few channels of which are often far larger than the rest: one int8 grid "
-        "would blur the others",
-        "nothing to do: it stays float32; the products around it run on int8",
-    ),
     "float-neighbours": (
         "it stands between float ops, so int8 would only add conversions",
         "nothing to do: it follows its neighbours",
@@ -106,7 +100,7 @@ _REASONS = {
         "nothing to do: it stays float32; write such a bias as an add of its own",
     ),
     "wide-activations": (
-        "its activations are not int8 with one scale a tensor",
+        "its activations are neither int8 nor int16 with one scale a tensor, or it has no form for int16",
         "quantize them to 8 bits, per tensor",
     ),
     "asymmetric-weights": (
@@ -211,8 +205,6 @@ def _reason(graph: Graph, node: Node) -> str:
         return "float-state"
     if _is_copy(node):
         return "float-copy"
-    if node.op.name == "layer_norm" and sums_residual(node):
-        return "residual-stream"
     if not has_integer_form(node):
         return "no-int8-form"
     if joins_units(graph, node):

@@ -440,7 +440,9 @@ def _scale(d: Dice, low: float = 0.01, high: float = 0.1) -> float:
     return float(np.float32(d.rng.uniform(low, high)))
 
 
-def _clamp(d: Dice) -> dict:
+def _clamp(d: Dice, wide: bool = False) -> dict:
+    if wide:
+        return {"zp": d.int(-200, 200), "lo": d.pick([-32768, -3000]), "hi": d.pick([32767, 4000]), "dtype": DType.I16}
     return {"zp": d.int(-20, 20), "lo": d.pick([-128, -30]), "hi": d.pick([127, 40])}
 
 
@@ -449,14 +451,31 @@ def _table(d: Dice) -> np.ndarray | None:
     return d.pick([None, np.clip(np.arange(-128, 128), -50, 60).astype(np.int8)])
 
 
-def _product_sides(d: Dice, w: np.ndarray, depth: int) -> list[np.ndarray | None]:
+def _product_sides(d: Dice, w: np.ndarray, depth: int, finer: float = 1.0) -> list[np.ndarray | None]:
     out = w.shape[0]
     bias = d.ints((out,), -3000, 3000, np.int32)
     mult = (d.rng.uniform(0.2, 1.0, out) / (60 * np.sqrt(depth))).astype(np.float32)
-    return [w, bias, mult]
+    return [w, bias, (mult * finer).astype(np.float32)]
+
+
+def _activation(d: Dice, shape: Sequence[int]) -> np.ndarray:
+    """int8, or int16 whose steps are so much finer that results keep their size."""
+    return d.int8(shape) if d.int(0, 2) else d.ints(shape, -32768, 32767, np.int16)
+
+
+def _finer(x: np.ndarray) -> float:
+    """What a step of x is of one of int8."""
+    return 1.0 if x.dtype == np.int8 else 2.0**-8
+
+
+def _ending(d: Dice) -> dict:
+    """A result in float32, int8 or int16."""
+    return d.pick([{"dtype": DType.F32}, _clamp(d), _clamp(d, wide=True)])
 
 
 def _product_attrs(d: Dice) -> tuple[dict, np.ndarray | None]:
+    if d.int(0, 3) == 0:
+        return {**_clamp(d, wide=True), "x_zp": d.int(-20, 20)}, None
     if d.int(0, 3) == 0:
         return {"dtype": DType.F32, "x_zp": d.int(-20, 20)}, None
     return {**_clamp(d), "x_zp": d.int(-20, 20)}, _table(d)
@@ -475,7 +494,7 @@ def _quant_choice(d: Dice, attrs: dict) -> dict:
 def qconv2d(d: Dice) -> Case:
     groups = d.int(1, 3)
     inner, outer, kernel = d.int(1, 3), d.int(1, 3), (d.int(1, 3), d.int(1, 3))
-    x = d.int8(_image(d, "NHWC", groups * inner, 5, 7))
+    x = _activation(d, _image(d, "NHWC", groups * inner, 5, 7))
     w = d.ints((groups * outer, *kernel, inner), -127, 127, np.int8)
     attrs, table = _product_attrs(d)
     extra = _quant_choice(d, attrs)
@@ -485,7 +504,7 @@ def qconv2d(d: Dice) -> Case:
         "pads": tuple(d.int(0, 2) for _ in range(4)),
         "groups": groups,
     }
-    sides = _product_sides(d, w, inner * kernel[0] * kernel[1])
+    sides = _product_sides(d, w, inner * kernel[0] * kernel[1], _finer(x))
     residual = None
     if "dtype" not in attrs and d.int(0, 2) == 0:
         rows, cols = (
@@ -501,7 +520,7 @@ def qconv2d(d: Dice) -> Case:
 
 def qconv_transpose2d(d: Dice) -> Case:
     c, out, strides = d.int(1, 3), d.int(1, 3), (d.int(1, 2), d.int(1, 2))
-    x, w = d.int8(_image(d, "NHWC", c, 3, 5)), d.ints((out, d.int(2, 3), d.int(2, 3), c), -127, 127, np.int8)
+    x, w = _activation(d, _image(d, "NHWC", c, 3, 5)), d.ints((out, d.int(2, 3), d.int(2, 3), c), -127, 127, np.int8)
     attrs, table = _product_attrs(d)
     extra = _quant_choice(d, attrs)
     attrs |= {
@@ -510,22 +529,31 @@ def qconv_transpose2d(d: Dice) -> Case:
         "output_pads": (d.int(0, strides[0] - 1), d.int(0, strides[1] - 1)),
     }
     return case(
-        "qconv_transpose2d", [x, *_product_sides(d, w, 4 * c), table], attrs, constants=(1, 2, 3, 4), **extra
+        "qconv_transpose2d", [x, *_product_sides(d, w, 4 * c, _finer(x)), table], attrs, constants=(1, 2, 3, 4), **extra
     )
 
 
 def qgemm(d: Dice) -> Case:
     k = d.int(1, 12)
-    x, w = d.int8((*d.shape(0, 2), k)), d.ints((d.int(1, 5), k), -127, 127, np.int8)
+    x, w = _activation(d, (*d.shape(0, 2), k)), d.ints((d.int(1, 5), k), -127, 127, np.int8)
     attrs, table = _product_attrs(d)
     extra = _quant_choice(d, attrs)
-    return case("qgemm", [x, *_product_sides(d, w, k), table], attrs, constants=(1, 2, 3, 4), **extra)
+    return case("qgemm", [x, *_product_sides(d, w, k, _finer(x)), table], attrs, constants=(1, 2, 3, 4), **extra)
 
 
 def qadd(d: Dice) -> Case:
-    a, b = _broadcast_pair(d)
-    attrs = {"a_zp": d.int(-9, 9), "b_zp": d.int(-9, 9), "a_mult": _scale(d, 0.2, 1.5), "b_mult": _scale(d, 0.2, 1.5)}
-    return case("qadd", [d.int8(a), d.int8(b), _table(d)], {**attrs, **_clamp(d)}, constants=(2,))
+    a, b = (_activation(d, shape) for shape in _broadcast_pair(d))
+    wide = d.bool()
+    attrs: dict = {"a_zp": d.int(-9, 9), "b_zp": d.int(-9, 9), **_clamp(d, wide)}
+    for name, x in (("a", a), ("b", b)):
+        attrs[f"{name}_mult"] = _scale(d, 0.2, 1.5) * (_finer(x) * 256.0 if wide else _finer(x))
+    return case("qadd", [a, b, None if wide else _table(d)], attrs, constants=(2,))
+
+
+def rescale(d: Dice) -> Case:
+    x, wide = _activation(d, d.shape(0, 3)), d.bool()
+    factor = _scale(d, 0.2, 1.5) * (_finer(x) * 256.0 if wide else _finer(x))
+    return case("rescale", [x], {"x_zp": d.int(-9, 9), "mult": factor * d.pick([1.0, -1.0]), **_clamp(d, wide)})
 
 
 def qmul(d: Dice) -> Case:
@@ -551,7 +579,7 @@ def attention(d: Dice) -> Case:
 def qattention(d: Dice) -> Case:
     *shapes, mask = _attention_shapes(d)
     attrs = {f"{n}_zp": d.int(-9, 9) for n in "qkv"} | {"scale": _scale(d, 1e-5, 1e-3), "mult": _scale(d, 0.3, 1.2)}
-    extra = {"dtype": DType.F32} if d.bool() else _clamp(d)
+    extra = _ending(d)
     hidden = d.pick([0.0, -10000.0]) * (d.rng.random(mask) < 0.4) + d.floats(mask, 0.5)
     operands = [*(d.int8(shape) for shape in shapes), hidden.astype(np.float32) if d.bool() else None]
     return case("qattention", operands, attrs | extra)
@@ -561,13 +589,13 @@ def qmatmul(d: Dice) -> Case:
     rows, depth, columns = d.int(1, 5), d.int(1, 9), d.int(1, 5)
     left, right = d.pick([((), ()), ((2,), (2,)), ((3, 1), (2,)), ((), (2, 3))])
     attrs = {"a_zp": d.int(-9, 9), "b_zp": d.int(-9, 9), "mult": _scale(d, 0.0005, 0.02)}
-    extra = {"dtype": DType.F32} if d.bool() else _clamp(d)
+    extra = _ending(d)
     return case("qmatmul", [d.int8((*left, rows, depth)), d.int8((*right, depth, columns))], attrs | extra)
 
 
 def qsoftmax(d: Dice) -> Case:
-    real = d.bool()
-    attrs = {"mult": 1.0, "dtype": DType.F32} if real else {"mult": 256.0, **_clamp(d), "zp": -128}
+    wide = {"mult": 65536.0, **_clamp(d, wide=True), "zp": -32768}
+    attrs = d.pick([{"mult": 1.0, "dtype": DType.F32}, {"mult": 256.0, **_clamp(d), "zp": -128}, wide])
     x = d.int8((*d.shape(0, 2), d.int(1, 40)))
     return case("qsoftmax", [x, exponentials(_scale(d, 0.01, 0.2))], attrs, constants=(1,))
 
@@ -577,7 +605,7 @@ def qlayer_norm(d: Dice) -> Case:
     shape = (*d.shape(0, 2), size)
     x = d.ints(shape, -32768, 32767, np.int16) if wide else d.int8(shape)
     sides = [d.floats((size,), 20.0), d.floats((size,), 10.0)]
-    attrs = {"epsilon": float(np.float32(d.pick([0.0, 0.5, 1e4])))} | ({"dtype": DType.F32} if d.bool() else _clamp(d))
+    attrs = {"epsilon": float(np.float32(d.pick([0.0, 0.5, 1e4])))} | _ending(d)
     return case("qlayer_norm", [x, *sides], attrs, constants=(1, 2))
 
 
@@ -696,7 +724,7 @@ CASES: dict[str, Callable[[Dice], Case]] = {
     **{f.__name__.rstrip("_"): f for f in (concat, slice_, pad, split, expand, tile, depth_to_space, space_to_depth)},
     **{f.__name__.rstrip("_"): f for f in (cast, gather, one_hot, resize, qconv2d, qconv_transpose2d, qgemm, qadd)},
     **{f.__name__: f for f in (qmul, table, qavg_pool, dequantize, dynamic_quantize, matmul_integer, conv_integer)},
-    **{f.__name__: f for f in (attention, qattention, qmatmul, qsoftmax, qlayer_norm)},
+    **{f.__name__: f for f in (rescale, attention, qattention, qmatmul, qsoftmax, qlayer_norm)},
     **{f.__name__: f for f in (dynamic_qgemm, lstm, gru)},
     **{name: _quantizing(name) for name in ("fake_quant", "quantize")},
     **{name: _arg(name) for name in ("argmax", "argmin")},

@@ -38,7 +38,11 @@ def onnxruntime_results(graph: Graph, arrays: dict[str, np.ndarray]) -> dict[str
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # It moves int16 past a Transpose with a zero point of uint8, and then refuses the model.
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"],
+        disabled_optimizers=["QDQPropagationTransformer"],
+    )  # fmt: skip
     names = [o.name for o in session.get_outputs()]
     feeds = {n: np.asarray(a) for n, a in arrays.items()}
     return dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
@@ -54,7 +58,7 @@ def tolerance(case: Case, name: str, ours: np.ndarray) -> float | np.ndarray:
     if ours.dtype.kind == "f":
         return 1e-4 * np.abs(ours) + 1e-5 * max(1.0, float(np.abs(ours).max(initial=0)))
     rounds = ("qconv2d", "qconv_transpose2d", "qgemm", "qadd", "qmul", "qavg_pool", "quantize", "dynamic_quantize")
-    rounds += ("qmatmul", "qattention", "qsoftmax", "qlayer_norm")
+    rounds += ("qmatmul", "qattention", "qsoftmax", "qlayer_norm", "rescale")
     return 1 if node.op.name in rounds else 0
 
 

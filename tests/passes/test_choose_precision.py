@@ -101,7 +101,7 @@ def test_the_preview_follows_the_choice() -> None:
     [
         ({"secnd": "float32"}, "no node 'secnd'; did you mean second"),
         ({"zzz": "int8"}, "no node 'zzz'; `qcomp analyze` lists"),
-        ({"second": "float16"}, "'float16' is no precision; use int8 or float32"),
+        ({"second": "float16"}, "'float16' is no precision; use int8, int16, float32"),
     ],
 )
 def test_wrong_choices_are_refused(precision: dict[str, str], message: str) -> None:

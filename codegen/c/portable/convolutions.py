@@ -131,13 +131,17 @@ class ConvTranspose2d(Kernel):
         )  # fmt: skip
 
 
-class QConvTranspose2d(Kernel):
-    """Integer transposed convolution; the zero point is subtracted from every element, as not all taps reach."""
+class WindowedProduct(Kernel):
+    """Integer convolution, transposed or not, without padding in memory: the zero point is subtracted from every
+    element that a tap reaches."""
 
-    name, op = "qconv_transpose2d", "qconv_transpose2d"
+    def __init__(self, op: str, transposed: bool) -> None:
+        self.name = op if transposed else f"{op}_windowed"
+        self.op = op
+        self.transposed = transposed
 
     def supports(self, node: Node, target: Target) -> bool:
-        return constant_operands(node, (1, 2, 3, 4))
+        return constant_operands(node, (1, 2, 3, 4)) and node.optional(5) is None
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, operands = request.node, Operands(request)
@@ -148,7 +152,7 @@ class QConvTranspose2d(Kernel):
         )
         return _windowed(
             request, operands, node.input(1).array, node.input(2).array.astype(np.uint32), None, node.input(3).array,
-            arithmetic, transposed=True, table=epilogue.table, helpers=tuple(epilogue.helpers), last=True,
+            arithmetic, transposed=self.transposed, table=epilogue.table, helpers=tuple(epilogue.helpers), last=True,
         )  # fmt: skip
 
 
@@ -311,6 +315,6 @@ def _unsqueezed(y: Source, row: bool, column: bool) -> tuple[int, ...]:
 
 
 CONVOLUTIONS: tuple[Kernel, ...] = (
-    Conv2d(), ConvTranspose2d(), QConvTranspose2d(), ConvInteger(), MatMul("matmul"), MatMul("gemm"),
-    MatMul("matmul_integer"),
+    Conv2d(), ConvTranspose2d(), WindowedProduct("qconv2d", False), WindowedProduct("qconv_transpose2d", True),
+    ConvInteger(), MatMul("matmul"), MatMul("gemm"), MatMul("matmul_integer"),
 )  # fmt: skip

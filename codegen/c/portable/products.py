@@ -98,7 +98,7 @@ class QConv2d(Kernel):
     name, op = "qconv2d", "qconv2d"
 
     def supports(self, node: Node, target: Target) -> bool:
-        return constant_operands(node, (1, 2, 3, 4))
+        return constant_operands(node, (1, 2, 3, 4)) and not _pads_with_words(node)
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (_halo(node), *[NO_HALO] * (len(activations(node)) - 1))
@@ -168,6 +168,11 @@ class QConv2d(Kernel):
         return KernelCode(
             tuple(epilogue.helpers), text, parts.count, tuple(operands.constants), "portable_qconv2d_depthwise"
         )
+
+
+def _pads_with_words(node: Node) -> bool:
+    """Whether padding is an int16 other than 0, which halos are not filled with."""
+    return node.input(0).dtype is DType.I16 and node.call.int("x_zp") != 0 and _halo(node) != NO_HALO
 
 
 class QGemm(Kernel):

@@ -1,4 +1,4 @@
-"""Elementwise kernels on quantized tensors: quantize, dequantize, qadd, qmul, table."""
+"""Elementwise kernels on quantized tensors: quantize, dequantize, qadd, qmul, rescale, table."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class QAdd(Elementwise):
             walk.lines.append(f"const float {name}r = (float)((int32_t)@{name} - {zero}) * {mult};")
             sums.append(f"{name}r")
         walk.work = 2.0
-        requantize_lines(walk, node, " + ".join(sums), 2, zero_inside=True)
+        requantize_lines(walk, node, " + ".join(sums), 2, zero_inside=node.output.dtype is DType.I8)
 
 
 class QMul(Elementwise):
@@ -69,6 +69,16 @@ class QMul(Elementwise):
         mult = float_literal(node.call.float("mult"))
         walk.work = 2.0
         requantize_lines(walk, node, f"(float)({' * '.join(factors)}) * {mult}", 2)
+
+
+class Rescale(Elementwise):
+    name, op = "rescale", "rescale"
+
+    def build(self, node: Node, walk: Walk) -> None:
+        source = walk.read(0, "x")
+        mult = float_literal(node.call.float("mult"))
+        walk.work = 2.0
+        requantize_lines(walk, node, f"(float)((int32_t)@x - {_int(node, 'x_zp') + source.shift}) * {mult}", 2)
 
 
 class Table(Elementwise):
@@ -161,4 +171,4 @@ class Dequantize(Elementwise):
         walk.lines.append(f"@y = (float)(({wide})@x - {zero}) * {scale};")
 
 
-QUANTIZED: tuple[Kernel, ...] = (QAdd(), QMul(), Table(), Quantize(), FakeQuant(), Dequantize())
+QUANTIZED: tuple[Kernel, ...] = (QAdd(), QMul(), Rescale(), Table(), Quantize(), FakeQuant(), Dequantize())

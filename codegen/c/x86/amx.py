@@ -163,7 +163,7 @@ def _pack(
             panels.append(_Panel(sum(p.size for p in packed), block * layout.inputs, own.start))
             packed.append(
                 pack_panel(
-                    weights[block][start:stop], bias[own], mult[own], vectors, plan.depth, epilogue.kind != "f32"
+                    weights[block][start:stop], bias[own], mult[own], vectors, plan.depth, epilogue.packs
                 )
             )
         stores = tuple(
@@ -196,16 +196,16 @@ def amx_code(
     residual = requantization.residual
     layout, plan = runs_of(shape), amx_plan(shape, plane_of(residual))
     tiles, depth = plan.tiles, plan.depth
-    f32 = requantization.dtype == "f32"
+    packs = requantization.packs
     arithmetic = arithmetic_of(weights, bias, mult, requantization, isa)
-    joined = not f32 and len(plan.panels) == layout.blocks == 1 and layout.outputs in (TILE_ROWS, 2 * TILE_ROWS)
+    joined = packs and len(plan.panels) == layout.blocks == 1 and layout.outputs in (TILE_ROWS, 2 * TILE_ROWS)
     epilogue = replace(arithmetic.epilogue, short=False, joined=joined)
     packed = _pack(layout, plan, layout.weights(weights, shape.groups), arithmetic.bias, mult, epilogue)
     panels, bands = packed.panels, packed.bands
     stride = packed.blob.size // len(panels)
 
     unit, units = plan.unit, -(-tiles.count // plan.unit)
-    unit_bytes = unit * tiles.rows * (tiles.x_step + shape.y.channels * (4 if f32 else 1))
+    unit_bytes = unit * tiles.rows * (tiles.x_step + shape.y.channels * requantization.result_bytes)
     grid = partition(units, len(panels), plan.cycles, packed.blob.size, unit_bytes, schedule.order)
     units_per_block = -(-units // grid.line_blocks)
     prefetch = stride < PREFETCH_BYTES <= packed.blob.size if schedule.prefetch is None else schedule.prefetch
@@ -234,7 +234,7 @@ def amx_code(
         **clamp_values(requantization),
     )
     helpers = merge_helpers(packed.helpers[:1], (plain_helper("qc_x86_amx_place", "amx_types.c.j2"),), packed.helpers)
-    table = () if requantization.table is None or f32 else (isa.packed_table(requantization.table),)
+    table = () if requantization.table is None or not packs else (isa.packed_table(requantization.table),)
     wide, high = plan.panels[0]
     kind = "gemm" if len(layout.offsets) == 1 else "conv"
     name = f"amx {kind} {high * tiles.rows}x{TILE_ROWS * wide}"

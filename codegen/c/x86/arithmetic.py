@@ -34,16 +34,16 @@ def arithmetic_of(
     weights: Int8, bias: Int32, mult: Float32, requantization: Requantization, isa: Isa
 ) -> Arithmetic:
     """Of a product with weights [O, ...], bias and mult [O]; QcompError where bias - zp*sum(w) leaves int32."""
-    residual, real = requantization.residual, requantization.dtype == "f32"
+    residual, packs = requantization.residual, requantization.packs
     folded = stored_bias(weights, bias, requantization.x_zp)
-    reach = accumulator_reach(weights, bias, requantization.x_zp)
+    reach = accumulator_reach(weights, bias, requantization.x_zp, requantization.words)
     multipliers = stored_multipliers(mult)
-    fused = not real and float_bits_fit(reach, multipliers)
+    fused = packs and float_bits_fit(reach, multipliers)
     epilogue = Epilogue(
         isa,
-        "f32" if real else "u8",
-        guard=not real and needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult)),
-        table=not real and requantization.table is not None,
+        requantization.dtype,
+        guard=packs and needs_guard(reach, mult, 0.0 if residual is None else 255 * abs(residual.mult)),
+        table=packs and requantization.table is not None,
         short=multipliers.short,
         fused=fused,
         clamped=requantization.clamped,

@@ -186,14 +186,15 @@ def conv_code(
 ) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) for the instruction set `isa`.
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O]. Raises QcompError where bias - zp*sum(w) leaves int32, and
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  Where isa's products take int16, the channels of shape.x
+    count bytes. Raises QcompError where bias - zp*sum(w) leaves int32, and
     for a schedule that does not fit."""
     layout = runs_of(shape)
     outputs, inputs, runs, dwords = layout.outputs, layout.inputs, layout.offsets, layout.dwords
     if schedule.tiles is not None:
         raise schedule.reject("a vector kernel has no tile registers")
-    residual, f32 = requantization.residual, requantization.dtype == "f32"
-    packable = layout.weights(weights, shape.groups)
+    residual, packs = requantization.residual, requantization.packs
+    packable = layout.weights(isa.dot.as_bytes(weights), shape.groups)
     isa = isa.for_weights(np.concatenate(packable))
     lines = lines_of(isa, shape, len(runs), dwords, outputs, residual, schedule)
     widths = chosen_widths(schedule, isa, outputs, lines.length, len(runs), dwords)
@@ -203,7 +204,7 @@ def conv_code(
         packable = [by_column(block, shared) for block in packable]
     arithmetic = arithmetic_of(weights, bias, mult, requantization, isa)
     folded, multipliers = arithmetic.bias, arithmetic.multipliers
-    joined = not f32 and layout.blocks == 1 and widths == (1,) and outputs == isa.lanes
+    joined = packs and layout.blocks == 1 and widths == (1,) and outputs == isa.lanes
     epilogue = replace(arithmetic.epilogue, joined=joined)
 
     packed: list[UInt8] = []
@@ -216,9 +217,9 @@ def conv_code(
             stop = min(start + isa.lanes * nv, outputs)
             own = slice(block * outputs + start, block * outputs + stop)
             tile = _Tile(sum(p.size for p in packed), block * inputs, block * outputs + start)
-            packed.append(pack_tile(isa, w[start:stop], folded[own], nv, interleaved=not f32))
+            packed.append(pack_tile(isa, w[start:stop], folded[own], nv, interleaved=packs))
             sizes[tile] = packed[-1].size
-            mults[tile] = pack_multipliers(isa, multipliers.values[own], nv, interleaved=not f32)
+            mults[tile] = pack_multipliers(isa, multipliers.values[own], nv, interleaved=packs)
             tiles.setdefault((nv, stop - start < isa.lanes * nv), []).append(tile)
             start = stop
 
@@ -247,10 +248,10 @@ def conv_code(
 
     count = bands[-1].last
     blob = np.concatenate(packed)
-    line_bytes = lines.x_row + lines.y_row * (4 if f32 else 1)
+    line_bytes = lines.x_row + lines.y_row * requantization.result_bytes
     grid = partition(lines.count, count, cycles, blob.size, line_bytes, schedule.order)
     tail = outputs - isa.lanes * (sum(widths) - widths[-1])
-    lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], not f32)), initial=0)
+    lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], packs)), initial=0)
     text = render(
         "conv.c.j2",
         symbol=symbol,
@@ -282,7 +283,7 @@ def conv_code(
         **residual_values(residual),
         **clamp_values(requantization),
     )
-    constants = (blob,) if requantization.table is None or f32 else (blob, isa.packed_table(requantization.table))
+    constants = (blob,) if requantization.table is None or not packs else (blob, isa.packed_table(requantization.table))
     rows_used = "+".join(str(rows) for rows, _ in covers[widths[0]].steps)
     kernel = f"{isa.dot.name} {'gemm' if len(runs) == 1 else 'conv'} {rows_used}x{isa.lanes * widths[0]}"
     return KernelCode(helpers, text, grid.line_blocks * grid.tile_blocks, constants, kernel, whole=True)

@@ -46,6 +46,10 @@ class Dot(ABC):
             return f"_mm512_loadu_si512({address})"
         return f"_mm256_loadu_si256((const __m256i*)({address}))"
 
+    def as_bytes(self, weights: Int8) -> Int8:
+        """Weights [..., C] as the bytes of the taps that meet the input's: [..., C] or, as int16, [..., 2 * C]."""
+        return weights
+
     def arrange(self, body: Int8, lanes: int) -> Int8:
         """Weights [runs, dwords, channels, 4] as they lie in memory."""
         return body
@@ -100,6 +104,10 @@ class Madd(Dot):
 
     cycles, row_cycles, vector_cycles, latency, trims = 1.0, 0.5, 0.5, 1.0, False
 
+    def as_bytes(self, weights: Int8) -> Int8:
+        """Weights [..., C] as the bytes of the taps that meet the input's: [..., C] or, as int16, [..., 2 * C]."""
+        return weights
+
     def arrange(self, body: Int8, lanes: int) -> Int8:
         """Of each vector the even taps of all its channels, then the odd ones."""
         runs, dwords, channels, _ = body.shape
@@ -124,6 +132,27 @@ class Madd(Dot):
 
     def add(self, c: str, a: str, w: str) -> str:
         return f"_mm256_add_epi32({c}, _mm256_madd_epi16({a}, {w}))"
+
+
+class Words(Dot):
+    """int16 and weights widened to it, two taps a dword: `instruction` makes sums of 32 bits of pairs of products, exact
+    for all weights in [-127, 127]."""
+
+    instruction: ClassVar[str] = "_mm256_add_epi32({c}, _mm256_madd_epi16({a}, {w}))"
+
+    def as_bytes(self, weights: Int8) -> Int8:
+        return np.ascontiguousarray(weights.astype("<i2")).view(np.int8)
+
+    def add(self, c: str, a: str, w: str) -> str:
+        return self.instruction.format(c=c, a=a, w=w)
+
+
+class VnniWords512(Words):
+    instruction = "_mm512_dpwssd_epi32({c}, {a}, {w})"
+
+
+class VnniWords256(Words):
+    instruction = "_mm256_dpwssd_avx_epi32({c}, {a}, {w})"
 
 
 def pairs_fit(weights: Int8) -> bool:
@@ -165,3 +194,9 @@ MADDUBS = Maddubs(
     (3, 2),
 )
 MADD = Madd("avx2 madd", ((2, (4, 3, 2, 1)), (1, (8, 7, 6, 5, 4, 3, 2, 1))), (2,))
+#: By the name of the form for bytes, that for int16.
+WORDS: dict[str, Words] = {
+    "vnni": VnniWords512("vnni words", VNNI512.tiles, VNNI512.wide, "_mm512", "__m512i"),
+    "avxvnni": VnniWords256("avxvnni words", VNNI256.tiles, VNNI256.wide),
+    "avx2 madd": Words("avx2 words", MADDUBS.tiles, MADDUBS.wide),
+}

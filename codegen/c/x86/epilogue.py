@@ -12,8 +12,9 @@ from qcomp.codegen.c.x86.render import render
 
 @dataclass(frozen=True)
 class Epilogue:
-    """How accumulators become outputs: u8 or f32, clamped in float first where the proof of range fails (`guard`),
-    through a 256-entry table, with the channels of a tail masked, and by multipliers that are stored as halves.
+    """How accumulators become outputs of `kind`, u8, i16 or f32: with the channels of a tail masked, by multipliers that
+    are stored as halves, and, as u8, clamped in float first where the proof of range fails (`guard`), through a
+    256-entry table.
 
     fused: accumulators hold the bits of floats (`packing.FLOAT_BITS`), so that one multiply-add converts and scales.
     clamped: bounds other than those of a byte are applied.
@@ -36,7 +37,7 @@ class Epilogue:
     @property
     def suffix(self) -> str:
         table = f"_t{self.isa.table_form}" if self.table else ""
-        clamped = self.clamped and self.kind == "u8"
+        clamped = self.clamped and self.packs
         flags = (("_g", self.guard), ("_m", self.masked), ("_h", self.short), ("_f", self.fused), ("_c", clamped),
                  ("_j", self.joined))  # fmt: skip
         residual = f"_r{self.residual[:1]}" if self.residual else ""
@@ -44,7 +45,12 @@ class Epilogue:
 
     @property
     def ctype(self) -> str:
-        return "uint8_t" if self.kind == "u8" else "float"
+        return {"u8": "uint8_t", "i16": "int16_t", "f32": "float"}[self.kind]
+
+    @property
+    def packs(self) -> bool:
+        """Whether vectors of results are packed into bytes, from accumulators in the order of that."""
+        return self.kind == "u8"
 
     @property
     def template_values(self) -> dict[str, object]:

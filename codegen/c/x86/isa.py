@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, VNNI512, Dot, Madd, pairs_fit
+from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, VNNI512, WORDS, Dot, Madd, pairs_fit
 from qcomp.codegen.c.x86.render import render
 from qcomp.codegen.c.x86.shapes import Int8, UInt8
 
@@ -75,6 +76,11 @@ class Isa(ABC):
     def for_weights(self, weights: Int8) -> Isa:
         """This instruction set with the fastest products that are exact for weights [..., 4] (taps of a dword)."""
         return self
+
+    @property
+    def for_words(self) -> Isa:
+        """This instruction set with products of int16 and weights that were widened to it."""
+        return _with_words(self)
 
     @property
     def for_ones(self) -> Isa:
@@ -160,6 +166,10 @@ class Isa(ABC):
         """Stores a vector of floats; with `masked` those of channels (from `first` on) that a tail tile has."""
 
     @abstractmethod
+    def store_words(self, address: str, value: str, first: int, masked: bool) -> str:
+        """Stores dwords in the range of int16 as that; masked as `store_floats` has it."""
+
+    @abstractmethod
     def round(self, value: str) -> str:
         """Floats to int32, ties to even."""
 
@@ -233,6 +243,11 @@ class Avx512(Isa):
         if masked:
             return f"_mm512_mask_storeu_ps({address}, (__mmask16)(q->mask >> {first}), {value})"
         return f"_mm512_storeu_ps({address}, {value})"
+
+    def store_words(self, address: str, value: str, first: int, masked: bool) -> str:
+        if masked:
+            return f"_mm512_mask_cvtepi32_storeu_epi16({address}, (__mmask16)(q->mask >> {first}), {value})"
+        return f"_mm256_storeu_si256((__m256i*)({address}), _mm512_cvtepi32_epi16({value}))"
 
     def round(self, value: str) -> str:
         return f"_mm512_cvt_roundps_epi32({value}, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)"
@@ -311,6 +326,11 @@ class Avx256(Isa):
             return f"_mm256_maskstore_ps({address}, qc_x86_lanes(q->tail - {first}), {value})"
         return f"_mm256_storeu_ps({address}, {value})"
 
+    def store_words(self, address: str, value: str, first: int, masked: bool) -> str:
+        if masked:
+            return f"qc_x86_store_words({address}, {value}, q->tail - {first})"
+        return f"_mm_storeu_si128((__m128i*)({address}), qc_x86_words({value}))"
+
     def round(self, value: str) -> str:
         return f"_mm256_cvtps_epi32({value})"
 
@@ -340,6 +360,11 @@ class Avx256(Isa):
             f"_mm_storeu_si128((__m128i*)({address}), {self._half(0)});",
             f"_mm_storel_epi64((__m128i*)({address} + 16), {self._half(1)});",
         )
+
+
+@cache
+def _with_words(isa: Isa) -> Isa:
+    return replace(isa, dot=WORDS[isa.dot.name], variant="_w")
 
 
 _AVX2 = frozenset({"avx2", "f16c", "fma"})

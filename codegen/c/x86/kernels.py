@@ -32,7 +32,10 @@ class _Binary(X86Kernel):
     """Two operands, either of which may be constant or broadcast over pixels."""
 
     def fits(self, node: Node) -> bool:
-        shapes = (node.input(0).shape, node.input(1).shape, node.output.shape)
+        values = (node.input(0), node.input(1), node.output)
+        shapes = tuple(v.shape for v in values)
+        if any(v.dtype is not DType.I8 for v in values):
+            return False
         return can_walk(shapes) and all_constant(node, 2) and not all_constant(node, 0, 1)
 
     def in_place(self, node: Node) -> tuple[int, ...]:

@@ -68,12 +68,13 @@ def stored_bias(weights: Int8, bias: Int32, x_zp: int) -> Int32:
     return folded.astype(np.int32)
 
 
-def accumulator_reach(weights: Int8, bias: Int32, x_zp: int) -> npt.NDArray[np.float64]:
-    """Bound of |acc| for each output channel, from the weights and any bytes that they meet."""
+def accumulator_reach(weights: Int8, bias: Int32, x_zp: int, words: bool = False) -> npt.NDArray[np.float64]:
+    """Bound of |acc| for each output channel, from the weights and any bytes (int16 numbers) that they meet."""
+    least, most = (-32768, 32767) if words else (0, 255)
     flat = weights.reshape(weights.shape[0], -1).astype(np.float64)
     folded = bias.astype(np.float64) - x_zp * flat.sum(axis=1)
-    low = folded + 255 * np.minimum(flat, 0).sum(axis=1)
-    high = folded + 255 * np.maximum(flat, 0).sum(axis=1)
+    negative, positive = np.minimum(flat, 0).sum(axis=1), np.maximum(flat, 0).sum(axis=1)
+    low, high = folded + most * negative + least * positive, folded + most * positive + least * negative
     reach: npt.NDArray[np.float64] = np.maximum(np.abs(low), np.abs(high))
     return reach
 

@@ -13,14 +13,14 @@ from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
 from qcomp.codegen.c.x86.dynamic import dynamic_gemm_code
-from qcomp.codegen.c.x86.isa import AVX512_VBMI
+from qcomp.codegen.c.x86.isa import AVX512_VBMI, Isa
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.recurrent import packed_state_weights
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.x86.views import plane, requantization, window_halo, window_shape
+from qcomp.codegen.c.x86.views import byte_plane, plane, requantization, window_halo, window_shape
 from qcomp.ir import DType, Node
 
 
@@ -31,9 +31,13 @@ class _Products(X86Kernel):
     products = staticmethod(conv_code)
 
     def fits(self, node: Node) -> bool:
-        return all_constant(node, 1, 2, 3, 4) and bias_fits(
-            node.input(1).array, node.input(2).array, node.call.int("x_zp") + OFFSET
-        )
+        zp = requantization(node).x_zp
+        if _reads_words(node) and (zp != 0 or node.input(0).is_constant):
+            return False
+        return all_constant(node, 1, 2, 3, 4) and bias_fits(node.input(1).array, node.input(2).array, zp)
+
+    def isa_of(self, node: Node) -> Isa:
+        return self.isa.for_words if _reads_words(node) else self.isa
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -43,33 +47,38 @@ class _Products(X86Kernel):
         raise NotImplementedError
 
     def form(self, node: Node) -> str:
-        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        return products_form(self.shape(node, x, y), self.weights(node), self.isa)
+        x, y = (Buffer(v.dtype, v.shape) for v in (node.input(0), node.output))
+        return products_form(self.shape(node, byte_plane(x), plane(y)), self.weights(node), self.isa_of(node))
 
     def schedules(self, request: KernelRequest) -> tuple[str, ...]:
-        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
-        if _by_rows(shape, request.node):
+        node = request.node
+        shape = self.shape(node, byte_plane(request.inputs[0]), plane(request.outputs[0]))
+        if _by_rows(shape, node):
             return depthwise_schedules(shape)
-        return conv_schedules(shape, self.weights(request.node), self.isa, _residual(request))
+        return conv_schedules(shape, self.weights(node), self.isa_of(node), _residual(request))
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node = request.node
-        shape = self.shape(node, plane(request.inputs[0]), plane(request.outputs[0]))
+        shape = self.shape(node, byte_plane(request.inputs[0]), plane(request.outputs[0]))
         schedule = parse_schedule(request.schedule)
         by_rows = _by_rows(shape, node) and schedule.form != "dense"
         if schedule.form is not None and not _by_rows(shape, node):
             raise schedule.reject("it is no depthwise convolution")
-        generate = depthwise_code if by_rows else self.products
+        generate = depthwise_code if by_rows else conv_code if _reads_words(node) else self.products
         return generate(
             shape,
             self.weights(node),
             node.input(2).array,
             node.input(3).array,
             replace(requantization(node, 4), residual=_residual(request)),
-            self.isa,
+            self.isa_of(node),
             request.symbol,
             schedule,
         )
+
+
+def _reads_words(node: Node) -> bool:
+    return node.input(0).dtype is DType.I16
 
 
 def _by_rows(shape: ConvShape, node: Node) -> bool:
@@ -168,8 +177,10 @@ class _Tiles(_Products):
 
     def schedules(self, request: KernelRequest) -> tuple[str, ...]:
         default, *by_vectors = super().schedules(request)
-        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
-        return (default, *(() if _by_rows(shape, request.node) else tile_schedules()), *by_vectors)
+        node = request.node
+        shape = self.shape(node, byte_plane(request.inputs[0]), plane(request.outputs[0]))
+        by_tiles = not _by_rows(shape, node) and not _reads_words(node)
+        return (default, *(tile_schedules() if by_tiles else ()), *by_vectors)
 
 
 class TileConv2d(_Tiles, QConv2d):

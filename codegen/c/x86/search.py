@@ -34,7 +34,7 @@ _ORDERS = (
 
 
 def _isa_for(shape: ConvShape, weights: Int8, isa: Isa) -> Isa:
-    return isa.for_weights(np.concatenate(runs_of(shape).weights(weights, shape.groups)))
+    return isa.for_weights(np.concatenate(runs_of(shape).weights(isa.dot.as_bytes(weights), shape.groups)))
 
 
 def products_form(shape: ConvShape, weights: Int8, isa: Isa) -> str:

@@ -105,9 +105,10 @@ class Residual:
 
 @dataclass(frozen=True)
 class Requantization:
-    """Output arithmetic in stored (unsigned) terms: x_zp, zp, lo, hi are in 0..255.
+    """Output arithmetic in stored terms, which are unsigned for bytes: x_zp, zp, lo, hi are in 0..255.
 
-    `table` maps a stored output to the stored result; `dtype` "f32" ignores zp, lo, hi and table."""
+    `table` maps a stored output to the stored result; `dtype` is "u8", "i16" or "f32", which ignores zp, lo, hi and
+    table.  `words`: x is int16, with a zero point of 0."""
 
     x_zp: int
     zp: int = 128
@@ -116,6 +117,16 @@ class Requantization:
     table: tuple[int, ...] | None = field(default=None, repr=False)
     dtype: str = "u8"
     residual: Residual | None = None
+    words: bool = False
+
+    @property
+    def packs(self) -> bool:
+        """Whether vectors of results are packed into bytes."""
+        return self.dtype == "u8"
+
+    @property
+    def result_bytes(self) -> int:
+        return {"u8": 1, "i16": 2, "f32": 4}[self.dtype]
 
     @property
     def clamped(self) -> bool:

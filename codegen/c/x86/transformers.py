@@ -22,7 +22,9 @@ class QAttention(X86Kernel):
     def fits(self, node: Node) -> bool:
         q, k, v = (node.input(i) for i in range(3))
         mask = node.optional(3)
-        if any(x.is_constant for x in (q, k, v)) or (mask is not None and mask.shape[3] != k.shape[1]):
+        if node.output.dtype is DType.I16 or any(x.is_constant for x in (q, k, v)):
+            return False
+        if mask is not None and mask.shape[3] != k.shape[1]:
             return False
         return attention_fits(_shape(node, [Buffer(x.dtype, x.shape) for x in (q, k, v, node.output)]), self.isa)
 
@@ -52,6 +54,8 @@ class QMatMul(X86Kernel):
 
     def fits(self, node: Node) -> bool:
         a, b = node.input(0), node.input(1)
+        if node.output.dtype is DType.I16:
+            return False
         return not (a.is_constant or b.is_constant) and 0 not in node.output.shape and matmul_fits(*b.shape[-2:])
 
     def generate(self, request: KernelRequest) -> KernelCode:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from qcomp.codegen.c.kernel import Buffer, Halo
 from qcomp.codegen.c.x86.row import OFFSET
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 from qcomp.ir import DType, Node
+
+_RESULTS = {DType.I8: "u8", DType.I16: "i16", DType.F32: "f32"}
 
 
 def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
@@ -28,15 +31,23 @@ def plane(buffer: Buffer) -> Plane:
 
 def requantization(node: Node, table: int | None = None) -> Requantization:
     """Output arithmetic of a node in stored terms; `table` is the index of its table operand."""
-    call = node.call
+    call, words = node.call, node.input(0).dtype is DType.I16
+    offset = 0 if node.output.dtype is DType.I16 else OFFSET
     return Requantization(
-        call.int("x_zp") + OFFSET,
-        call.int("zp") + OFFSET,
-        call.int("lo") + OFFSET,
-        call.int("hi") + OFFSET,
+        call.int("x_zp") + (0 if words else OFFSET),
+        call.int("zp") + offset,
+        call.int("lo") + offset,
+        call.int("hi") + offset,
         None if table is None else stored_table(node, table),
-        "f32" if "dtype" in node.attrs and call.dtype("dtype") is DType.F32 else "u8",
+        _RESULTS[node.output.dtype],
+        words=words,
     )
+
+
+def byte_plane(buffer: Buffer) -> Plane:
+    """An operand of products: its channels as bytes."""
+    found = plane(buffer)
+    return replace(found, channels=found.channels * buffer.dtype.numpy.itemsize)
 
 
 def window_shape(node: Node, x: Plane, y: Plane, kernel: tuple[int, int], groups: int) -> ConvShape:

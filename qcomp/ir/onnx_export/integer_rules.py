@@ -16,6 +16,7 @@ from qcomp.ir.onnx_export.emitter import ELEMENT_TYPES, TO_NCHW, TO_NHWC, Emitte
 from qcomp.ir.onnx_export.float_rules import direct
 from qcomp.ir.onnx_export.pooling_rules import average
 from qcomp.ir.ops.attention import TOP
+from qcomp.ir.requantize import rounded_dtype
 from qcomp.ir.types import DType, Quantization
 
 
@@ -24,21 +25,21 @@ def _scale(value: Value) -> float:
 
 
 def _dequantized(e: Emitter, value: Value, scale: float, zero_point: int) -> str:
-    return e.dequantize(e.name(value), Quantization.per_tensor(scale, zero_point), DType.I8)
+    return e.dequantize(e.name(value), Quantization.per_tensor(scale, zero_point), value.dtype)
 
 
 def _finish(e: Emitter, node: Node, real: str, scale: float, table: Value | None) -> None:
     """Clamp, quantize and look up: what requantization and the optional table do."""
     call = node.call
-    zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-    if (lo, hi) != (-128, 127):
+    zp, lo, hi, dtype = call.int("zp"), call.int("lo"), call.int("hi"), rounded_dtype(call)
+    if (lo, hi) != dtype.limits:
         bounds = [e.float((b - zp) * scale, h) for b, h in ((lo, "lo"), (hi, "hi"))]
         real = e.op("Clip", [real, *bounds])
     quant = Quantization.per_tensor(scale, zp)
     if table is None:
-        e.quantize(real, quant, DType.I8, node.output.name)
+        e.quantize(real, quant, dtype, node.output.name)
     else:
-        _look_up(e, e.quantize(real, quant, DType.I8), table, node.output.name)
+        _look_up(e, e.quantize(real, quant, dtype), table, node.output.name)
 
 
 def _look_up(e: Emitter, x: str, table: Value, result: str) -> None:
@@ -136,6 +137,13 @@ def _qmul(e: Emitter, node: Node) -> None:
     a = _dequantized(e, node.input(0), a_scale, call.int("a_zp"))
     b = _dequantized(e, node.input(1), call.float("mult") * y_scale / a_scale, call.int("b_zp"))
     _finish(e, node, e.op("Mul", [a, b]), y_scale, node.optional(2))
+
+
+def _rescale(e: Emitter, node: Node) -> None:
+    call, y_scale = node.call, _scale(node.output)
+    factor = call.float("mult") * y_scale
+    x = _dequantized(e, node.input(0), abs(factor) or 1e-30, call.int("x_zp"))
+    _finish(e, node, e.op("Mul", [x, e.float(float(np.sign(factor)), "sign")]), y_scale, None)
 
 
 def _table(e: Emitter, node: Node) -> None:
@@ -260,6 +268,7 @@ INTEGER_RULES: dict[str, Rule] = {
     "qgemm": _qgemm,
     "qadd": _qadd,
     "qmul": _qmul,
+    "rescale": _rescale,
     "table": _table,
     "qavg_pool": _qavg_pool,
     "qattention": _qattention,

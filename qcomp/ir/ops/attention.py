@@ -112,7 +112,7 @@ class Attention(Op):
 
 @register
 class QAttention(Op):
-    """q i8[B,M,H,D], k i8[B,N,H,D], v i8[B,N,H,E], mask f32 broadcast to [B,H,M,N] -> i8 (or f32) [B,M,H,E].
+    """q i8[B,M,H,D], k i8[B,N,H,D], v i8[B,N,H,E], mask f32 broadcast to [B,H,M,N] -> i8 (i16, f32) [B,M,H,E].
 
         x = float32(Σ (q−q_zp)·(k−k_zp)) · scale  (+ mask)         one float32 product, one float32 sum
         p = rne(exp(x − max x) · 255), 0 where that is NaN          exp of `qcomp.ir.fixed_math`

@@ -9,6 +9,7 @@ import numpy as np
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
     PRODUCT,
+    check_activation,
     check_clamp,
     check_int8,
     check_residual,
@@ -26,7 +27,7 @@ from qcomp.ir.windows import convolve_nhwc, pad_nhwc, window_counts
 
 @register
 class QConv2d(Op):
-    """x i8[N,H,W,C], w i8[O,KH,KW,C/groups], bias i32[O], mult f32[O] -> i8 (or f32) [N,OH,OW,O].
+    """x i8 (or i16) [N,H,W,C], w i8[O,KH,KW,C/groups], bias i32[O], mult f32[O] -> i8 (i16, f32) [N,OH,OW,O].
 
     residual i8[N,OH,OW,O]: clamp(rne(float32(acc)·mult + float32(residual − r_zp)·r_mult) + zp, lo, hi), two float32
     products and their float32 sum, never fused.
@@ -49,7 +50,7 @@ class QConv2d(Op):
     }
 
     def infer(self, call: Call) -> Sequence[TensorType]:
-        x, w, groups = check_int8(call, 0), check_int8(call, 1), call.int("groups")
+        x, w, groups = check_activation(call, 0), check_int8(call, 1), call.int("groups")
         if x.rank != 4 or w.rank != 4:
             raise call.fail(f"x has rank {x.rank} and w rank {w.rank}, both must be 4")
         out, _, _, inner = w.shape
@@ -84,7 +85,7 @@ class QConv2d(Op):
 
 @register
 class QConvTranspose2d(Op):
-    """x i8[N,H,W,C], w i8[O,KH,KW,C], bias i32[O], mult f32[O] -> i8 (or f32) [N,OH,OW,O].
+    """x i8 (or i16) [N,H,W,C], w i8[O,KH,KW,C], bias i32[O], mult f32[O] -> i8 (i16, f32) [N,OH,OW,O].
 
     The transpose of a convolution: input pixel (i, j) adds x·w to the outputs (i·stride + tap·dilation − pad).
     OH = (H−1)·stride + (KH−1)·dilation + 1 − top − bottom + output_pad.  One group.
@@ -101,7 +102,7 @@ class QConvTranspose2d(Op):
     }
 
     def infer(self, call: Call) -> Sequence[TensorType]:
-        x, w = check_int8(call, 0), check_int8(call, 1)
+        x, w = check_activation(call, 0), check_int8(call, 1)
         if x.rank != 4 or w.rank != 4 or x.shape[3] != w.shape[3]:
             raise call.fail(f"x {x.shape} and w {w.shape} do not fit")
         out = w.shape[0]

@@ -1,4 +1,4 @@
-"""Integer elementwise ops: qadd, qmul and table."""
+"""Integer elementwise ops: qadd, qmul, rescale and table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import numpy as np
 
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
-    LARGEST_FACTOR,
+    ACTIVATIONS,
     REQUANTIZE,
     apply_table,
+    check_activation,
     check_clamp,
+    check_factor,
+    check_float32,
     check_int8,
     check_table,
     check_vector,
+    check_zero_points,
     requantize,
     result_interval,
+    rounded_dtype,
+    rounded_result,
     stored_interval,
     table_interval,
 )
@@ -25,10 +31,11 @@ from qcomp.ir.types import DType, TensorType
 
 @register
 class QAdd(Op):
-    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + (zp+128)) − 128, lo, hi), broadcasting, i8 -> i8.
+    """clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult + (zp+128)) − 128, lo, hi), broadcasting.
 
-    Two float32 products, their float32 sum, then the zero point of uint8, never fused.  It joins before rounding, and
-    as that of uint8, so that sums next to a tie round the way they do in onnxruntime's QLinearAdd.
+    a and b are i8 or i16.  Two float32 products, their float32 sum, then the zero point of uint8, never fused.  It
+    joins before rounding, and as that of uint8, so that sums next to a tie round as in onnxruntime's QLinearAdd.
+    dtype i16: clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult) + zp, lo, hi).
     """
 
     name = "qadd"
@@ -39,15 +46,15 @@ class QAdd(Op):
         "a_mult": Attr("float"),
         "b_mult": Attr("float"),
         **REQUANTIZE,
+        "dtype": Attr("dtype", DType.I8),
     }
 
     def infer(self, call: Call) -> Sequence[TensorType]:
         check_table(call, 2)
         check_clamp(call)
-        for name in ("a_mult", "b_mult"):
-            if not abs(call.float(name)) < LARGEST_FACTOR or float(np.float32(call.float(name))) != call.float(name):
-                raise call.fail(f"{name} {call.float(name)} is not a float32 of moderate size")
-        return [TensorType(DType.I8, broadcast_shape(call))]
+        for index, name in enumerate("ab"):
+            check_factor(call, f"{name}_mult", check_activation(call, index).dtype)
+        return [TensorType(_integer_result(call), broadcast_shape(call))]
 
     def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
         a, b = operands[:2]
@@ -56,13 +63,14 @@ class QAdd(Op):
         left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
         right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
         steps = np.clip(_rounded_sum(call, left, right), call.int("lo"), call.int("hi"))
-        return [apply_table(steps.astype(np.int8), table)]
+        return [apply_table(steps.astype(call.results[0].dtype.numpy), table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         # every step is monotone in each operand, rounding included, so the ends bound the result exactly
         terms = []
-        for x, name in zip(operands[:2], "ab", strict=True):
-            bound, mult = stored_interval(x), np.float32(call.float(f"{name}_mult"))
+        for index, name in enumerate("ab"):
+            bound = stored_interval(operands[index], call.type(index).dtype)
+            mult = np.float32(call.float(f"{name}_mult"))
             ends = [(e - call.int(f"{name}_zp")).astype(np.float32) * mult for e in (bound.lo, bound.hi)]
             terms.append((np.minimum(*ends), np.maximum(*ends)))
         low, high = (_rounded_sum(call, terms[0][i], terms[1][i]) - call.int("zp") for i in (0, 1))
@@ -70,7 +78,9 @@ class QAdd(Op):
 
 
 def _rounded_sum(call: Call, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The sum of two float32 terms as int8 steps, zero point included, before it is clamped."""
+    """The sum of two float32 terms as steps, zero point included, before it is clamped."""
+    if rounded_dtype(call) is DType.I16:
+        return np.asarray(np.rint(left + right).astype(np.float64) + call.int("zp"))
     return np.asarray(np.rint(left + right + np.float32(call.int("zp") + 128)) - np.float32(128))
 
 
@@ -83,6 +93,8 @@ class QMul(Op):
     attributes = {"a_zp": Attr("int", 0), "b_zp": Attr("int", 0), "mult": Attr("float"), **REQUANTIZE}
 
     def infer(self, call: Call) -> Sequence[TensorType]:
+        for index in range(2):
+            check_int8(call, index)
         check_table(call, 2)
         check_clamp(call)
         if float(np.float32(call.float("mult"))) != call.float("mult"):
@@ -107,9 +119,49 @@ class QMul(Op):
         return [result_interval(call, low, high, 2)]
 
 
+@register
+class Rescale(Op):
+    """clamp(rne(float32(x−x_zp)·mult) + zp, lo, hi): integers of one grid on another; x i8 or i16 -> i8 or i16."""
+
+    name = "rescale"
+    operands = ("x",)
+    attributes = {
+        "x_zp": Attr("int", 0), "mult": Attr("float"), **REQUANTIZE, "dtype": Attr("dtype", DType.I8),
+    }  # fmt: skip
+
+    def infer(self, call: Call) -> Sequence[TensorType]:
+        x = check_activation(call, 0)
+        check_clamp(call)
+        check_zero_points(call, "x_zp", dtype=x.dtype)
+        check_float32(call, "mult")
+        return [TensorType(_integer_result(call), x.shape)]
+
+    def evaluate(self, call: Call, *operands: np.ndarray | None) -> Sequence[np.ndarray]:
+        (x,) = operands
+        assert x is not None
+        with np.errstate(over="ignore"):
+            return [rounded_result(call, _rescaled(call, x))]
+
+    def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
+        bound = stored_interval(operands[0], call.type(0).dtype)
+        with np.errstate(over="ignore"):
+            ends = _rescaled(call, bound.lo), _rescaled(call, bound.hi)
+        return [result_interval(call, np.minimum(*ends), np.maximum(*ends))]
+
+
+def _rescaled(call: Call, x: np.ndarray) -> np.ndarray:
+    return np.asarray((x.astype(np.int32) - call.int("x_zp")).astype(np.float32) * np.float32(call.float("mult")))
+
+
+def _integer_result(call: Call) -> DType:
+    if call.dtype("dtype") not in ACTIVATIONS:
+        raise call.fail(f"result type {call.dtype('dtype').value} is neither i8 nor i16")
+    return call.dtype("dtype")
+
+
 def broadcast_shape(call: Call) -> tuple[int, ...]:
-    """Shape of two int8 operands broadcast together."""
-    a, b = check_int8(call, 0), check_int8(call, 1)
+    """Shape of the first two operands broadcast together."""
+    a, b = call.type(0), call.type(1)
     try:
         return tuple(np.broadcast_shapes(a.shape, b.shape))
     except ValueError:

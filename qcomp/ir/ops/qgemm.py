@@ -9,6 +9,7 @@ import numpy as np
 from qcomp.ir.registry import Call, Interval, Op, register
 from qcomp.ir.requantize import (
     PRODUCT,
+    check_activation,
     check_clamp,
     check_int8,
     check_table,
@@ -23,14 +24,14 @@ from qcomp.ir.types import DType, TensorType
 
 @register
 class QGemm(Op):
-    """x i8[...,K], w i8[N,K], bias i32[N], mult f32[N] -> i8 (or f32) [...,N]."""
+    """x i8 (or i16) [...,K], w i8[N,K], bias i32[N], mult f32[N] -> i8 (i16, f32) [...,N]."""
 
     name = "qgemm"
     operands = ("x", "w", "bias", "mult", "table?")
     attributes = PRODUCT
 
     def infer(self, call: Call) -> Sequence[TensorType]:
-        x, w = check_int8(call, 0), check_int8(call, 1)
+        x, w = check_activation(call, 0), check_int8(call, 1)
         if x.rank < 1 or w.rank != 2 or x.shape[-1] != w.shape[1]:
             raise call.fail(f"x {x.shape} and w {w.shape} do not fit")
         check_vector(call, 2, DType.I32, w.shape[0], "bias")

@@ -25,7 +25,7 @@ from qcomp.ir.types import DType, TensorType
 
 @register
 class QMatMul(Op):
-    """a i8[...,M,K], b i8[...,K,N], batches broadcast -> i8 (or f32) [...,M,N].
+    """a i8[...,M,K], b i8[...,K,N], batches broadcast -> i8 (i16, f32) [...,M,N].
 
     requantize(Σ (a−a_zp)·(b−b_zp), mult, zp, lo, hi); dtype f32: float32(Σ ...) · mult.
     """

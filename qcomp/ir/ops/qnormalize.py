@@ -31,7 +31,7 @@ def exponentials(step: float) -> np.ndarray:
 
 @register
 class QSoftmax(Op):
-    """x i8[...,N], t u16[256] -> i8 (or f32) [...,N], along the last axis.
+    """x i8[...,N], t u16[256] -> i8 (i16, f32) [...,N], along the last axis.
 
         e = t[max x − x],  z = Σ e                exact integers
         r = mult / float32(z)
@@ -73,7 +73,7 @@ class QSoftmax(Op):
 
 @register
 class QLayerNorm(Op):
-    """x i8 or i16, scale f32[C], bias f32[C] -> i8 (or f32) of x's shape; normalizes the last axis of C elements.
+    """x i8 or i16, scale f32[C], bias f32[C] -> i8 (i16, f32) of x's shape; normalizes the last axis of C elements.
 
         d = C·x − Σx,  v = C·Σx² − (Σx)²                 exact integers: the zero point of x cancels
         r = 1 / sqrt(float32(v) + epsilon)
