@@ -49,6 +49,12 @@ class Cases:
         quant = Quantization.per_tensor(1.0, zero_point)
         return self.graph.add("quantize", [x], {"quant": quant}, names=["q"]).output
 
+    def i16(self, shape: tuple[int, ...], zero_point: int = 0) -> Value:
+        """An int16 activation that was quantized in the graph, over the whole range of the type."""
+        x = self.input(shape, data=self.rng.uniform(-35000, 35000, shape))
+        attrs = {"quant": Quantization.per_tensor(1.0, zero_point), "dtype": DType.I16}
+        return self.graph.add("quantize", [x], attrs, names=["q"]).output
+
     def constant(self, array: np.ndarray) -> Value:
         return self.graph.constant(np.asarray(array), "c")
 

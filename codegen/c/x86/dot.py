@@ -135,8 +135,8 @@ class Madd(Dot):
 
 
 class Words(Dot):
-    """int16 and weights widened to it, two taps a dword: `instruction` makes sums of 32 bits of pairs of products, exact
-    for all weights in [-127, 127]."""
+    """int16 and weights widened to it, two taps a dword: `instruction` adds pairs of products in 32 bits, exact for all
+    weights in [-127, 127]."""
 
     instruction: ClassVar[str] = "_mm256_add_epi32({c}, _mm256_madd_epi16({a}, {w}))"
 

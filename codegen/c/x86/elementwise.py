@@ -56,7 +56,7 @@ class Scalars:
         }
 
 
-def _row_code(
+def row_code(
     isa: Isa,
     function: tuple[CFunction, ...],
     buffers: Sequence[Buffer],
@@ -127,7 +127,7 @@ def add_code(
 
     fixed: stored values of operand 0 or 1 where it is a constant."""
     row = _bytes_row(isa, "add", "Sum", ("a", "b"), _PACK, table is not None)
-    return _row_code(isa, row, (a, b, y), ("uint8_t",) * 3, scalars, symbol, f"{isa.name} add", table, fixed)
+    return row_code(isa, row, (a, b, y), ("uint8_t",) * 3, scalars, symbol, f"{isa.name} add", table, fixed)
 
 
 def mul_code(
@@ -142,24 +142,24 @@ def mul_code(
 ) -> KernelCode:
     """C of qmul on stored u8: the product of two bytes is exact in float32, so it is rounded by `a_mult` alone."""
     row = _bytes_row(isa, "mul", "Product", ("a", "b"), _PACK, table is not None)
-    return _row_code(isa, row, (a, b, y), ("uint8_t",) * 3, scalars, symbol, f"{isa.name} mul", table, fixed)
+    return row_code(isa, row, (a, b, y), ("uint8_t",) * 3, scalars, symbol, f"{isa.name} mul", table, fixed)
 
 
 def table_code(x: Buffer, y: Buffer, table: tuple[int, ...], isa: Isa, symbol: str) -> KernelCode:
     """C of a 256-entry table on stored u8; `table` maps stored to stored values."""
     row = _bytes_row(isa, "map", "Table lookup", ("x",), "x", True)
-    return _row_code(isa, row, (x, y), ("uint8_t",) * 2, Scalars(), symbol, f"{isa.name} table", table)
+    return row_code(isa, row, (x, y), ("uint8_t",) * 2, Scalars(), symbol, f"{isa.name} table", table)
 
 
 def quantize_code(x: Buffer, y: Buffer, scale: float, zp: int, isa: Isa, symbol: str) -> KernelCode:
     """C of quantize f32 -> u8 with a per-tensor scale (float32) and stored zero point."""
     row = CFunction("qc_x86_quantize", render(f"row_quantize_{isa.bits}.c.j2", V=isa, name="qc_x86_quantize"))
     scalars = Scalars(a_mult=scale, zp=zp)
-    return _row_code(isa, (row,), (x, y), ("float", "uint8_t"), scalars, symbol, f"{isa.name} quantize")
+    return row_code(isa, (row,), (x, y), ("float", "uint8_t"), scalars, symbol, f"{isa.name} quantize")
 
 
 def dequantize_code(x: Buffer, y: Buffer, scale: float, zp: int, isa: Isa, symbol: str) -> KernelCode:
     """C of dequantize u8 -> f32 with a per-tensor scale (float32) and stored zero point."""
     row = CFunction("qc_x86_dequantize", render(f"row_dequantize_{isa.bits}.c.j2", V=isa, name="qc_x86_dequantize"))
     scalars = Scalars(a_mult=scale, zp=zp)
-    return _row_code(isa, (row,), (x, y), ("uint8_t", "float"), scalars, symbol, f"{isa.name} dequantize")
+    return row_code(isa, (row,), (x, y), ("uint8_t", "float"), scalars, symbol, f"{isa.name} dequantize")

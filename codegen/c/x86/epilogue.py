@@ -12,8 +12,8 @@ from qcomp.codegen.c.x86.render import render
 
 @dataclass(frozen=True)
 class Epilogue:
-    """How accumulators become outputs of `kind`, u8, i16 or f32: with the channels of a tail masked, by multipliers that
-    are stored as halves, and, as u8, clamped in float first where the proof of range fails (`guard`), through a
+    """How accumulators become outputs of `kind`, u8, i16 or f32: with the channels of a tail masked, by multipliers
+    that are stored as halves, and, as u8, clamped in float first where the proof of range fails (`guard`), through a
     256-entry table.
 
     fused: accumulators hold the bits of floats (`packing.FLOAT_BITS`), so that one multiply-add converts and scales.

@@ -22,8 +22,18 @@ from qcomp.codegen.c.x86.product_rows import PRODUCT_ROWS, TILE_KERNELS
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
 from qcomp.codegen.c.x86.transformers import TRANSFORMER_ROWS
 from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
-from qcomp.codegen.c.x86.views import plane, requantization, stored_table, window_halo, window_shape
+from qcomp.codegen.c.x86.views import (
+    plane,
+    requantization,
+    stored_constant,
+    stored_limits,
+    stored_offset,
+    stored_table,
+    window_halo,
+    window_shape,
+)
 from qcomp.codegen.c.x86.walk import can_walk
+from qcomp.codegen.c.x86.words import sum_code
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
 
@@ -78,6 +88,54 @@ class QAdd(_Binary):
         scalars = _stored_scalars(node, node.call.float("a_mult"), node.call.float("b_mult"))
         # The zero point, as stored, joins the sum before rounding: nothing is left to add after it.
         return replace(scalars, zp=0, zero=float(scalars.zp))
+
+
+class WordAdd(X86Kernel):
+    """Sums of operands of one shape with int16 among them, or as their result."""
+
+    kind, op = "add_words", "qadd"
+
+    def fits(self, node: Node) -> bool:
+        values = (node.input(0), node.input(1), node.output)
+        alike = all(v.shape == node.output.shape for v in values) and node.optional(2) is None
+        return alike and not all_constant(node, 0, 1) and any(v.dtype is DType.I16 for v in values)
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
+        return tuple(i for i, v in enumerate(moving) if v.dtype is node.output.dtype)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, call, moving = request.node, request.node.call, iter(request.inputs)
+        buffers, fixed = [], {}
+        for i in range(2):
+            value = node.input(i)
+            if value.is_constant:
+                fixed[i] = stored_constant(value)
+            buffers.append(Buffer(value.dtype, value.shape) if value.is_constant else next(moving))
+        a_zp, b_zp = (call.int(f"{n}_zp") + stored_offset(node.input(i)) for i, n in enumerate("ab"))
+        limits = stored_limits(node)
+        scalars = Scalars(a_zp, b_zp, call.float("a_mult"), call.float("b_mult"), **limits)
+        if node.output.dtype is DType.I8:  # the zero point of a byte joins before rounding
+            scalars = replace(scalars, zp=0, zero=float(scalars.zp))
+        return sum_code([*buffers, request.outputs[0]], scalars, self.isa, request.symbol, fixed)
+
+
+class Rescale(X86Kernel):
+    """Between int8 and int16, or two grids of either."""
+
+    kind, op = "rescale", "rescale"
+
+    def fits(self, node: Node) -> bool:
+        return not node.input(0).is_constant
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,) if node.input(0).dtype is node.output.dtype else ()
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, call = request.node, request.node.call
+        limits = stored_limits(node)
+        scalars = Scalars(call.int("x_zp") + stored_offset(node.input(0)), a_mult=call.float("mult"), **limits)
+        return sum_code([request.inputs[0], request.outputs[0]], scalars, self.isa, request.symbol)
 
 
 class QMul(_Binary):
@@ -224,7 +282,7 @@ class Transpose(X86Kernel):
 
 
 _ROWS: tuple[type[X86Kernel], ...] = (
-    *PRODUCT_ROWS, QAdd, QMul, Table, Quantize, QuantizeImage, Dequantize, MaxPool, QAveragePool, Interleave,
-    Transpose, *TRANSFORMER_ROWS,
+    *PRODUCT_ROWS, QAdd, WordAdd, Rescale, QMul, Table, Quantize, QuantizeImage, Dequantize, MaxPool, QAveragePool,
+    Interleave, Transpose, *TRANSFORMER_ROWS,
 )  # fmt: skip
 X86_KERNELS: tuple[Kernel, ...] = (*TILE_KERNELS, *(row(isa) for isa in ISAS for row in _ROWS))

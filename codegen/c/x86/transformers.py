@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
 from qcomp.codegen.c.x86.attention import AttentionScalars, AttentionShape, attention_code, attention_fits
+from qcomp.codegen.c.x86.elementwise import Scalars
 from qcomp.codegen.c.x86.float_rows import layer_norm_code, softmax_code
 from qcomp.codegen.c.x86.matmul import matmul_code, matmul_fits
+from qcomp.codegen.c.x86.qnorm import qnorm_code
 from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
+from qcomp.codegen.c.x86.views import stored_limits
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 
@@ -89,6 +92,25 @@ class LayerNorm(X86Kernel):
         )  # fmt: skip
 
 
+class QLayerNorm(X86Kernel):
+    """int8 or int16 rows to int8, int16 or float32."""
+
+    kind, op = "qlayer_norm", "qlayer_norm"
+
+    def fits(self, node: Node) -> bool:
+        return not node.input(0).is_constant
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,) if node.input(0).dtype is node.output.dtype else ()
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node = request.node
+        return qnorm_code(
+            request.inputs[0], request.outputs[0], node.input(1).array, node.input(2).array,
+            node.call.float("epsilon"), Scalars(**stored_limits(node)), self.isa, request.symbol,
+        )  # fmt: skip
+
+
 def _row_length(node: Node) -> int:
     return math.prod(node.input(0).shape[node.call.int("axis") :])
 
@@ -109,4 +131,4 @@ class Softmax(X86Kernel):
         return softmax_code(request.inputs[0], self.isa, request.symbol)
 
 
-TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention, QMatMul, LayerNorm, Softmax)
+TRANSFORMER_ROWS: tuple[type[X86Kernel], ...] = (QAttention, QMatMul, LayerNorm, QLayerNorm, Softmax)

@@ -5,12 +5,31 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from qcomp.codegen.c.kernel import Buffer, Halo
 from qcomp.codegen.c.x86.row import OFFSET
 from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
-from qcomp.ir import DType, Node
+from qcomp.ir import DType, Node, Value
 
 _RESULTS = {DType.I8: "u8", DType.I16: "i16", DType.F32: "f32"}
+
+
+def stored_offset(value: Value) -> int:
+    """What stored elements exceed their logical values by."""
+    return OFFSET if value.dtype is DType.I8 else 0
+
+
+def stored_limits(node: Node) -> dict[str, int]:
+    """Zero point and bounds of an integer result, as it is stored."""
+    return {name: node.call.int(name) + stored_offset(node.output) for name in ("zp", "lo", "hi")}
+
+
+def stored_constant(value: Value) -> np.ndarray:
+    """A constant operand as activations are stored."""
+    if value.dtype is DType.I8:
+        return np.asarray((value.array.astype(np.int16) + OFFSET).astype(np.uint8))
+    return value.array
 
 
 def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
