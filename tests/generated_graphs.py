@@ -436,6 +436,60 @@ class Grower:
         same = [v for v in self.values if v.shape == x.shape]
         self.add("concat", [*same[-3:], x] if x.quant == same[-1].quant else same[-1:], axis=self.pick([0, 3, 3]))
 
+    def words(self) -> None:
+        """A stretch of int16: from a change of grid, a product or a norm, through ops that read it, and back."""
+        x = self.any()
+        if not x.type.rank:
+            return
+        wide = self.raw("rescale", [x], x_zp=self.zero_point(), mult=self.mult() * 256, **self.wide_clamp())
+        for _ in range(self.below(4)):
+            kind, n = self.below(7), wide.shape[-1]
+            zp = int(self.pick([0, 0, 0, int(self.rng.integers(-3000, 3000))]))
+            if kind == 0:
+                operands = [wide, *self.product(self.pick(CHANNELS), n)]
+                wide = self.raw("qgemm", operands[:4], x_zp=zp, **self.wide_clamp())
+            elif kind == 1 and wide.type.rank == 4:
+                window, groups = self.window(wide), self.pick([1, 1, n])
+                outputs = self.pick(CHANNELS) if groups == 1 else n
+                operands = [wide, *self.product(outputs, *window.pop("kernel"), n // groups)]
+                wide = self.raw("qconv2d", operands[:4], x_zp=zp, groups=groups, **window, **self.wide_clamp())
+            elif kind == 2 and n < 2**15:
+                sides = [self.constant(self.rng.normal(0, 3000, n).astype(np.float32)) for _ in range(2)]
+                epsilon = self.pick([0.0, 0.5, 1e6])
+                wide = self.raw("qlayer_norm", [wide, *sides], epsilon=epsilon, **self.wide_clamp())
+            elif kind == 3:
+                same = [v for v in self.values if v.shape == wide.shape]
+                other = self.pick([wide, *same, self.constant(self.integers(wide.shape, -32768, 32767, np.int16))])
+                mults = {"a_mult": self.mult(), "b_mult": self.mult() * (256 if other.dtype is DType.I8 else 1)}
+                pair = {"a_zp": zp, "b_zp": self.zero_point()}
+                wide = self.raw("qadd", [wide, other], **pair, **mults, **self.wide_clamp())
+            elif kind == 4:
+                wide = self.raw("transpose", [wide], perm=tuple(int(a) for a in self.rng.permutation(wide.type.rank)))
+            elif kind == 5 and wide.type.elements < self.most // 2:
+                wide = self.raw("concat", [wide, wide], axis=self.below(wide.type.rank))
+            else:
+                wide = self.raw("rescale", [wide], x_zp=zp, mult=self.mult(), **self.wide_clamp())
+            if wide.type.elements > self.most:
+                break
+        if self.chance(0.3):
+            self.outputs.append(wide)
+        ends = self.below(4)
+        if ends == 0:
+            self.finish("qgemm", [wide, *self.product(self.pick(CHANNELS), wide.shape[-1])], x_zp=0)
+        elif ends == 1:
+            sides = [self.constant(self.rng.normal(0, 40, wide.shape[-1]).astype(np.float32)) for _ in range(2)]
+            self.finish("qlayer_norm", [wide, *sides], epsilon=0.0)
+        elif ends == 2:
+            self.add("qadd", [wide, wide], a_zp=5, b_zp=0, a_mult=self.mult() / 256, b_mult=0.0078125, **self.clamp())
+        else:
+            self.add("rescale", [wide], x_zp=0, mult=self.mult() / 256, **self.clamp())
+
+    def wide_clamp(self) -> dict[str, object]:
+        low, high = -32768, 32767
+        if self.chance(0.3):
+            low, high = sorted(self.rng.integers(low, high + 1, 2).tolist())
+        return {"zp": int(self.pick([0, 0, 77, -5000])), "lo": low, "hi": high, "dtype": DType.I16}
+
     def finish_graph(self) -> None:
         """Outputs: the last value, and at times ones that other nodes read, inputs themselves, or one twice."""
         inputs = [v for v in self.graph.inputs if v.name.startswith(f"{self.name}.")]
@@ -452,7 +506,7 @@ KINDS: dict[str, Callable[[Grower], None]] = {
     "permute": Grower.permute, "planar": Grower.planar, "reshape": Grower.reshape, "pad": Grower.pad,
     "resize": Grower.resize, "gather": Grower.gather, "blocks": Grower.blocks, "island": Grower.island,
     "residual": Grower.residual, "consumers": Grower.consumers, "attend": Grower.attend, "normalize": Grower.normalize,
-    "multiply": Grower.multiply,
+    "multiply": Grower.multiply, "words": Grower.words,
 }  # fmt: skip
 ALIASES = ("concat", "concat", "split", "cut", "reshape", "consumers", "residual", "sum", "conv", "maximum")
 
