@@ -118,8 +118,8 @@ def onnx_page() -> str:
             **Products** of computed tensors: {_listed(JOINT_PRODUCTS)}; attention is found in the pieces that exporters
             write, softmax included, and its mask stays float32."""),
         *_item(f"""
-            **Normalizations** along the last axis, between other integer ops: {_listed(NORMALIZING)}; but not of a
-            residual stream."""),
+            **Normalizations** along the last axis, between other integer ops: {_listed(NORMALIZING)}; that of a
+            residual stream reads int16, as do the sums that make the stream."""),
         *_item(f"**Clamps** behind a product or a sum become part of it: {_listed(CLAMPS)}."),
         *_item(f"**Arithmetic** of computed tensors: {_listed(ARITHMETIC)}."),
         *_item(f"""

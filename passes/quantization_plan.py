@@ -87,7 +87,7 @@ def plan_quantization(graph: Graph) -> QuantizationPlan:
             elif alone and before == "table":
                 state[node.output] = "table"
             else:
-                quantized(x, False)
+                quantized(x, plan.reads.is_wide(node, x))
                 state[node.output] = "table"
             continue
         for x in operands:

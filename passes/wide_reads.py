@@ -33,7 +33,7 @@ class WideReads:
 
 def may_read_wide(node: Node) -> bool:
     """Whether int16 may be chosen for a node: products with constant weights, sums, and layer norms have that form."""
-    return is_product(node) or node.op.name == "layer_norm" or (node.op.name in _WIDE_SUMS and not is_unary(node))
+    return is_product(node) or _takes_either(node)
 
 
 def wide_reads(graph: Graph, integer: set[Node]) -> WideReads:
@@ -50,11 +50,18 @@ def wide_reads(graph: Graph, integer: set[Node]) -> WideReads:
         producer = value.producer
         if producer is None or producer not in integer:
             continue
-        moves = producer.op.name in MOVEMENT  # on one grid, all that it moves
-        if moves or (producer.op.name in _WIDE_SUMS and not is_unary(producer)):
+        # On one grid is all that is moved; a function of int8 would have 256 results at most.
+        whole = producer.op.name in MOVEMENT or is_unary(producer)
+        if whole or producer.op.name in _WIDE_SUMS:
             nodes.add(producer)
-            open_values.extend(v for v in activations(producer) if moves or _keeps_width(v, integer))
+            open_values.extend(v for v in activations(producer) if whole or _keeps_width(v, integer))
+    # Sums and norms of what is there in int16 anyway take that: it costs them nothing.
+    nodes |= {user for value in values for user in graph.users(value) if user in integer and _takes_either(user)}
     return WideReads(frozenset(nodes), frozenset(values))
+
+
+def _takes_either(node: Node) -> bool:
+    return node.op.name == "layer_norm" or (node.op.name in _WIDE_SUMS and not is_unary(node))
 
 
 def _keeps_width(value: Value, integer: set[Node]) -> bool:
