@@ -17,19 +17,22 @@ from qcomp.confirmation import Judged, confirm
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
+from qcomp.passes.manager import run_passes
 from qcomp.passes.precision import DEFAULT, precision_text
-from qcomp.quantize.calibrate import calibrate
+from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.quantize.calibration import Calibration
+from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.distribute import Cluster
-from qcomp.quantize.fidelity import Fidelity
+from qcomp.quantize.fidelity import Fidelity, SampleFidelity
 from qcomp.quantize.float_runs import outputs_on
 from qcomp.quantize.goals import DEFAULT_DROP, Goal
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.judging import Judging
 from qcomp.quantize.labels import Labels, check_classes, check_count, labels_of
-from qcomp.quantize.layers import ALONE, WITHOUT, Layer, Study, check_has_layers
-from qcomp.quantize.mixes import Mix, Search, search
+from qcomp.quantize.layers import ALONE, WEIGHTS, WITHOUT, Layer, Study, check_has_layers
+from qcomp.quantize.mixes import Choice, Harm, Mix, Search, search
+from qcomp.quantize.observed import Observed, observe
 from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.sensitivity import Judge, Measured, Sensitivity, Variant, measure, sensitivities
@@ -53,7 +56,7 @@ _BUILDS = 4
 class Analysis:
     """Layers in the order of the graph, each with its sensitivity; everything in int8, and float32 itself.
 
-    `search` is there if a goal was given.
+    `search` is there if a goal was given; `wider` are the layers that int16 may be chosen for.
     """
 
     layers: tuple[Layer, ...]
@@ -64,6 +67,7 @@ class Analysis:
     target: Target
     samples: int
     search: Search | None = None
+    wider: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         measured = f"{len(self.layers)} layers on {self.samples} samples"
@@ -79,6 +83,7 @@ class _Setup:
     """A model with its ranges, and the samples that judge it."""
 
     study: Study
+    observed: Observed
     samples: Sequence[Arrays]
     labels: Labels | None
     judging: Judging
@@ -124,20 +129,24 @@ def analyze(
         rows = sensitivities(setup.study, measured)
         found = None
         if goal is not None:
-            harm = {name: _noise(_at(measured.variants[ALONE, name], _ranking(setup))) for name in names}
-            found = _search(setup, harm, costs, goal)
+            few = {variant: _at(scores, _ranking(setup)) for variant, scores in measured.variants.items()}
+            found = _search(setup, _harm(setup, few), costs, goal)
         int8, float32 = Fidelity.of(measured.int8), Fidelity.of(measured.float32)
-        return Analysis(setup.study.layers, tuple(rows), int8, float32, costs, machine, len(setup.samples), found)
+        return Analysis(
+            setup.study.layers, tuple(rows), int8, float32, costs, machine, len(setup.samples), found,
+            setup.study.wider,
+        )  # fmt: skip
 
 
 def compile_mix(
-    graph: Graph, calibration: Data | None, target: Target, options: Options, build: Callable[[Options], Artifact]
-) -> Artifact:
+    graph: Graph, calibration: Data | None, target: Target, options: Options,
+    build: Callable[[Options, Observed], Artifact],
+) -> Artifact:  # fmt: skip
     """The artifact of a mix that reaches the goal of the options, for an imported float graph.
 
     Where everything in int8 reaches it, as compiled and run here, that is the mix.  Else half of the samples rank the
     layers; a mix has to reach the goal on all samples and on the other half.  Mixes are measured in simulation, which
-    leaves out what calibration makes up for afterwards and so errs on the safe side; the best one is built (`build`),
+    leaves out the correction of biases; the best one is built (`build`), on what was observed here,
     and where the target runs here the artifact itself has to reach the goal, else the next better one is built.
     """
     if calibration is None:
@@ -149,18 +158,17 @@ def compile_mix(
         costs = modelled_costs(setup.study.graph, target)
         judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
         if goal.bounds_accuracy:
-            artifact = build(replace(options, precision=dict.fromkeys(names, DEFAULT)))
+            artifact = build(replace(options, precision=dict.fromkeys(names, DEFAULT)), setup.observed)
             _report(options, "confirm", 0, 1)
             confirmed = confirm(artifact, judged)
             if confirmed is not None and confirmed.reaches(goal, judged.float32):
                 plain = _all_int8(names, goal, costs, confirmed.fidelity, judged.float32)
                 return replace(artifact, search=plain, confirmed=confirmed)
         measured = setup.measured([(ALONE, name) for name in names], _ranking(setup))
-        harm = {name: _noise(measured.variants[ALONE, name]) for name in names}
-        found = _search(setup, harm, costs, goal)
+        found = _search(setup, _harm(setup, measured.variants), costs, goal)
         for mix in found.candidates()[:_BUILDS]:
             chosen = replace(found, best=mix)
-            artifact = build(replace(options, precision=chosen.precision()))
+            artifact = build(replace(options, precision=chosen.precision()), setup.observed)
             _report(options, "confirm", 0, 1)
             confirmed = confirm(artifact, judged)
             if confirmed is None or confirmed.reaches(goal, judged.float32):
@@ -173,7 +181,7 @@ def compile_mix(
 
 def _all_int8(names: Sequence[str], goal: Goal, costs: Costs, found: Fidelity, float32: Fidelity) -> Search:
     """The search that ended before it began."""
-    mix = Mix((), found, found, costs.milliseconds(()), costs.bytes(()), True)
+    mix = Mix((), (), found, found, costs.milliseconds({}), costs.bytes({}), True)
     return Search(goal, mix, (mix,), float32, tuple(names))
 
 
@@ -188,7 +196,19 @@ def default_goal(goal: Goal) -> Goal:
     return goal if goal.bounds_accuracy or goal.bounds_costs else Goal(max_drop=DEFAULT_DROP)
 
 
-def _search(setup: _Setup, harm: Mapping[str, float], costs: Costs, goal: Goal) -> Search:
+def _harm(setup: _Setup, alone: Mapping[Variant, Sequence[SampleFidelity]]) -> dict[str, Harm]:
+    """The noise of each layer alone, as measured on the samples that rank, and what int16 would leave of it."""
+    weights = setup.measured([(WEIGHTS, name) for name in setup.study.wider], _ranking(setup)).variants
+    return {
+        layer.name: Harm(
+            _noise(alone[ALONE, layer.name]),
+            _noise(weights[WEIGHTS, layer.name]) if (WEIGHTS, layer.name) in weights else None,
+        )
+        for layer in setup.study.layers
+    }
+
+
+def _search(setup: _Setup, harm: Mapping[str, Harm], costs: Costs, goal: Goal) -> Search:
     everything = list(range(len(setup.samples)))
     ranking = set(_ranking(setup))
     held = [i for i in everything if i not in ranking] or everything
@@ -196,8 +216,8 @@ def _search(setup: _Setup, harm: Mapping[str, float], costs: Costs, goal: Goal) 
     labels = [None] * len(reference) if setup.labels is None else setup.labels
     judge = Judge(reference, labels, setup.judging.answers)
 
-    def fidelity(floats: tuple[str, ...]) -> tuple[Fidelity, Fidelity]:
-        graph = setup.study.mixed(dict.fromkeys(floats, "float32"))
+    def fidelity(choice: Choice) -> tuple[Fidelity, Fidelity]:
+        graph = setup.study.mixed(choice)
         found = list(map(judge, everything, outputs_on(graph, setup.samples, setup.threads)))
         return Fidelity.of(found), Fidelity.of(_at(found, held))
 
@@ -222,8 +242,7 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
         raise QcompError(
             "the model is quantized already, so there is nothing to choose", where="analyze", fix="give the float model"
         )
-    model = to_onnx(graph)
-    inputs = inputs_of(model)
+    inputs = inputs_of(to_onnx(graph))
     data = samples_of(calibration, inputs)
     samples = list(data if judging.samples is None else samples_of(judging.samples, inputs, where="judging samples"))
     if not samples:
@@ -238,14 +257,27 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
     points = possible_points(graph)
     progress = partial(_report, options, "calibrate")
     with Cluster(judging.scheduler) if judging.scheduler is not None else nullcontext() as cluster:
-        if cluster is None:
-            seen: Calibration = calibrate(model, data, points, options.method, progress)
-        else:
-            seen = cluster.calibrate(model, list(data), points, options.method, progress)
+        calibrated = None if cluster is None else partial(_calibrated, cluster, list(data), options.method, progress)
+        observed = observe(
+            graph, data, points, options.method, adjust=True, per_tensor=options.per_tensor, progress=progress,
+            calibrated=calibrated,
+        )  # fmt: skip
+        graph = run_passes(graph, observed.equalization())
+        seen = observed.calibration
         ranges = {name: (r.lo, r.hi) for name, r in seen.ranges().items()}
-        study = Study(graph, ranges, options.per_tensor)
+        if options.method == "auto":
+            choices = choose_ranges(graph, plan_quantization(graph), seen, observed.few)
+            ranges.update((choice.tensor, choice.range) for choice in choices)
+        study = Study(graph, ranges, options.per_tensor, seen.extremes())
         check_has_layers(study)
-        yield _Setup(study, samples, labels, judging, threads, cluster, options)
+        yield _Setup(study, observed, samples, labels, judging, threads, cluster, options)
+
+
+def _calibrated(
+    cluster: Cluster, samples: Sequence[Arrays], method: str, progress: Callable[[int, int], None], graph: Graph,
+    points: Sequence[str],
+) -> Calibration:  # fmt: skip
+    return cluster.calibrate(to_onnx(graph), samples, points, method, progress)
 
 
 def _check_goal(goal: Goal | None, target: Target) -> None:

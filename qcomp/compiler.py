@@ -26,7 +26,6 @@ from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.columns_to_rows import ColumnsToRows
 from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
-from qcomp.passes.equalize_channels import EqualizeChannels
 from qcomp.passes.expand_attention import ExpandAttention
 from qcomp.passes.fit_accumulators import FitAccumulators
 from qcomp.passes.fold_constants import FoldConstants
@@ -50,14 +49,15 @@ from qcomp.passes.signed_edges import SignedEdges
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
-from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
-from qcomp.quantize.equalization import find_equalizations
 from qcomp.quantize.grids import grid_passes
 from qcomp.quantize.inputs import inputs_of
-from qcomp.quantize.refinement import Quality, refine, refinement_samples
+from qcomp.quantize.observed import Observed, observe
+from qcomp.quantize.quality import Quality
+from qcomp.quantize.refinement import refine
 from qcomp.quantize.samples import Data, samples_of
+from qcomp.quantize.trial import tried
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
 from qcomp.targets import Target, levels, native
 from qcomp.targets import target as target_named
@@ -190,10 +190,11 @@ def compile(
 
 
 def _lowered(
-    graph: Graph, calibration: Data | None, machine: Target, held: Sequence[Target], options: Options
-) -> Artifact:
+    graph: Graph, calibration: Data | None, machine: Target, held: Sequence[Target], options: Options,
+    observed: Observed | None = None,
+) -> Artifact:  # fmt: skip
     _report(options, "quantize", 0, 1)
-    graph = quantize(graph, calibration, options)
+    graph = quantize(graph, calibration, options, observed)
     found = check_coverage(graph, options)
     tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
@@ -236,11 +237,13 @@ def canonical(graph: Graph, options: Options = Options()) -> Graph:
     return _run(graph, canonicalization(), options)
 
 
-def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -> Graph:
+def quantize(
+    graph: Graph, samples: Data | None, options: Options = Options(), observed: Observed | None = None
+) -> Graph:
     """Float or quantized graph to integer graph.
 
     `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
-    nothing open, they are not read.
+    nothing open, they are not read, nor where they were `observed` before.
     """
     graph = _choose_precision(canonical(graph, options), options)
     if options.dynamic:
@@ -253,25 +256,26 @@ def quantize(graph: Graph, samples: Data | None, options: Options = Options()) -
     plan = plan_quantization(graph)
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
     if samples is not None and (plan.observed or float_weights or not given):
-        graph = _put_on_grids(graph, samples, [v.name for v in plan.observed], not given, options)
+        graph = _put_on_grids(graph, samples, [v.name for v in plan.observed], not given, options, observed)
     return _run(graph, integer_lowering(own_scales=not given), options)
 
 
-def _put_on_grids(graph: Graph, samples: Data, points: Sequence[str], own_scales: bool, options: Options) -> Graph:
+def _put_on_grids(
+    graph: Graph, samples: Data, points: Sequence[str], own_scales: bool, options: Options, observed: Observed | None
+) -> Graph:
     """The graph with fake quantization of ranges that the samples give, and what makes up for its errors.
 
     own_scales: nothing in the graph came quantized, so that channels, biases and weights may be adjusted.
     """
-    model = to_onnx(graph)
-    data = samples_of(samples, inputs_of(model))
-    calibration = calibrate(model, data, points, options.method, partial(_report, options, "calibrate"))
-    few = refinement_samples(graph, data) if own_scales else ()
-    equalized = find_equalizations(graph, few, options.per_tensor)
-    if equalized:
-        graph = _run(graph, [EqualizeChannels({e.value: e.factors for e in equalized})], options)
-        scaled = [name for e in equalized for name in e.scaled if name in points]
-        again = calibrate(to_onnx(graph), data, scaled, options.method)
-        calibration = replace(calibration, observers={**calibration.observers, **again.observers})
+    if observed is None:
+        data = samples_of(samples, inputs_of(to_onnx(graph)))
+        observed = observe(
+            graph, data, points, options.method, adjust=own_scales, per_tensor=options.per_tensor,
+            progress=partial(_report, options, "calibrate"),
+        )  # fmt: skip
+    seen = observed.of(points)
+    calibration, few, equalized = seen.calibration, seen.few, seen.equalized
+    graph = _run(graph, seen.equalization(), options)
     if options.on_calibration is not None:
         options.on_calibration(calibration)
     ranges = {name: (r.lo, r.hi) for name, r in calibration.ranges().items()}
@@ -281,9 +285,10 @@ def _put_on_grids(graph: Graph, samples: Data, points: Sequence[str], own_scales
     graph = _run(graph, grid_passes(ranges, options.per_tensor, calibration.extremes()), options)
     if few:
         found = refine(exact, graph, few, options.effort == "high", partial(_report, options, "correct"))
-        graph = _run(graph, [AdjustProducts(found.biases, found.weights)], options)
+        trial = tried(exact, graph, found, seen.held)
+        graph = _run(graph, [AdjustProducts(trial.kept.biases, trial.kept.weights)], options)
         if options.on_quality is not None:
-            options.on_quality(Quality(equalized, found, choices))
+            options.on_quality(Quality(equalized, choices, found, trial))
     return _run(graph, [QuantizeState(options.per_tensor)], options)
 
 

@@ -139,7 +139,7 @@ def _facts(found: Analysis, model: Path, seconds: float) -> dict[str, Any]:
     from qcomp.cli.mix_report import search_facts
 
     rank = {row.name: index + 1 for index, row in enumerate(found.ranked())}
-    whole_ms, whole_bytes = found.costs.milliseconds(()), found.costs.bytes(())
+    whole_ms, whole_bytes = found.costs.milliseconds({}), found.costs.bytes({})
     facts: dict[str, Any] = {
         "model": str(model),
         "target": found.target.name,
@@ -157,8 +157,8 @@ def _facts(found: Analysis, model: Path, seconds: float) -> dict[str, Any]:
                 "rank": rank[layer.name],
                 "alone": row.alone.facts(),
                 "without": row.without.facts(),
-                "float32_adds_ms": found.costs.milliseconds({layer.name}) - whole_ms if found.costs.timed else None,
-                "float32_adds_bytes": found.costs.bytes({layer.name}) - whole_bytes,
+                **_added(found, layer.name, "int16"),
+                **_added(found, layer.name, "float32"),
             }
             for layer, row in zip(found.layers, found.sensitivities, strict=True)
         ],
@@ -167,6 +167,20 @@ def _facts(found: Analysis, model: Path, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
     }
     return facts
+
+
+def _added(found: Analysis, layer: str, precision: str) -> dict[str, Any]:
+    """What a layer costs more in a wider precision; null where it has no such form, and times without rates."""
+    has = precision == "float32" or layer in found.wider
+    costs, choice = found.costs, {layer: precision}
+    return {
+        f"{precision}_adds_ms": costs.milliseconds(choice) - costs.milliseconds({}) if has and costs.timed else None,
+        f"{precision}_adds_bytes": costs.bytes(choice) - costs.bytes({}) if has else None,
+    }
+
+
+def _milliseconds(added: float | None) -> str:
+    return "-" if added is None else f"{added:.3f}"
 
 
 def _show(facts: dict[str, Any]) -> None:
@@ -184,12 +198,12 @@ def _show(facts: dict[str, Any]) -> None:
             row["layer"], row["op"], count_text(row["macs"]) if row["macs"] else "",
             decibels(row["alone"]), f"{row['alone']['cosine']:.5f}", share(row["alone"][judged]),
             decibels(row["without"]), share(row["without"][judged]),
-            *([f"{row['float32_adds_ms']:.3f}"] if timed else []),
+            *([_milliseconds(row["int16_adds_ms"]), _milliseconds(row["float32_adds_ms"])] if timed else []),
         )
         for row in sorted(facts["layers"], key=lambda row: row["rank"])
     ]  # fmt: skip
     head = ("layer", "op", "MACs", "alone dB", "cosine", judged, "all but it dB", judged)
-    print_table("", (*head, *(["float32 adds ms"] if timed else [])), rows)
+    print_table("", (*head, *(["int16 adds ms", "float32 adds ms"] if timed else [])), rows)
     whole = facts["int8"]
     print(
         f"all in int8: {decibels(whole)} dB, cosine {whole['cosine']:.5f}, {judged} {share(whole[judged])}"

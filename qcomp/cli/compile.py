@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from qcomp.ir.graph import Graph
     from qcomp.quantize.calibration import Calibration
     from qcomp.quantize.check import Finding
-    from qcomp.quantize.refinement import Quality
+    from qcomp.quantize.quality import Quality
     from qcomp.quantize.samples import Samples
 
 

@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from qcomp.quantize.mixes import Mix, Search
 
 
+_MOST_NAMES = 6
+
+
 def search_facts(found: Search, timed: bool, confirmed: Confirmed | None = None) -> dict[str, Any]:
     """What `--json` says of a search; times are null where the target has no rates."""
 
     def mix(looked_at: Mix) -> dict[str, Any]:
         return {
             "float32_layers": list(looked_at.floats),
+            "int16_layers": list(looked_at.words),
             **looked_at.whole.facts(),
             "held": looked_at.held.facts(),
             "milliseconds": looked_at.milliseconds if timed else None,
@@ -43,28 +47,41 @@ def show_search(facts: Mapping[str, Any]) -> None:
 
     judged = "accuracy" if facts["best"]["accuracy"] is not None else "agreement"
     timed = facts["best"]["milliseconds"] is not None
-    chosen = facts["best"]["float32_layers"]
-    shown = [m for m in facts["looked_at"] if m["on_front"] or m["float32_layers"] == chosen]
+    chosen = _wider(facts["best"])
+    shown = [m for m in facts["looked_at"] if m["on_front"] or _wider(m) == chosen]
     front = sorted(shown, key=lambda m: (m["milliseconds"] or 0.0, m["bytes"]))
     rows = [
         (
-            len(mix["float32_layers"]), decibels(mix), share(mix[judged]),
+            len(mix["float32_layers"]), len(mix["int16_layers"]), decibels(mix), share(mix[judged]),
             *([f"{mix['milliseconds']:.3f}"] if timed else []), bytes_text(mix["bytes"]),
-            "chosen" if mix["float32_layers"] == chosen
+            "chosen" if _wider(mix) == chosen
             else "yes" if mix["reaches_goal"] else "no",
         )
         for mix in front
     ]  # fmt: skip
-    head = ("float32 layers", "dB", judged, *(["estimated ms"] if timed else []), "constants", "reaches the goal")
-    print_table("", head, rows)
+    head = ("float32 layers", "int16 layers", "dB", judged, *(["estimated ms"] if timed else []), "constants")
+    print_table("", (*head, "reaches the goal"), rows)
     best = facts["best"]
-    names = ", ".join(best["float32_layers"][:6]) + (", ..." if len(best["float32_layers"]) > 6 else "")
-    count = plural(len(best["float32_layers"]), "layer")
-    print(f"{facts['goal']}: {count} in float32{': ' + names if names else ''}")
+    wide = [_named(best[f"{precision}_layers"], precision) for precision in ("float32", "int16")]
+    print(f"{facts['goal']}: {'; '.join(text for text in wide if text) or 'everything in int8'}")
     print(f"  looked at {plural(len(facts['looked_at']), 'mix')}: {decibels(best)} dB, {judged} {share(best[judged])}")
     if facts["confirmed"] is not None:
         got = facts["confirmed"]
         print(f"  as compiled: {decibels(got)} dB, {judged} {share(got[judged])}, {got['milliseconds']:.3f} ms")
+
+
+def _wider(mix: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    return mix["float32_layers"], mix["int16_layers"]
+
+
+def _named(layers: list[str], precision: str) -> str:
+    """`2 layers in float32: conv1, conv5`, nothing if there are none."""
+    from qcomp.cli.output import plural
+
+    if not layers:
+        return ""
+    more = ", ..." if len(layers) > _MOST_NAMES else ""
+    return f"{plural(len(layers), 'layer')} in {precision}: {', '.join(layers[:_MOST_NAMES])}{more}"
 
 
 def decibels(facts: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, reduce
+from dataclasses import replace
+from functools import reduce
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
+from qcomp.ir.graph import Graph
 from qcomp.ir.text import parse_graph, print_graph
 from qcomp.quantize.answers import Answers
 from qcomp.quantize.calibrate import calibrate
@@ -70,7 +72,7 @@ class Cluster:
     ) -> Measured:
         """As `qcomp.quantize.sensitivity.measure`; a task is some variants on some samples."""
         packed = self._client.scatter(
-            (print_graph(study.graph), dict(study.ranges), study.per_tensor), broadcast=True, hash=False
+            (print_graph(study.graph), replace(study, graph=Graph())), broadcast=True, hash=False
         )
         parts = [slice(at, at + _SAMPLES) for at in range(0, len(samples), _SAMPLES)]
         groups = [variants[at : at + _VARIANTS] for at in range(0, len(variants), _VARIANTS)] or [[]]
@@ -101,19 +103,22 @@ def _calibrate(
 
 
 def _measure(
-    packed: tuple[str, dict[str, tuple[float, float]], bool],
+    packed: tuple[str, Study],
     variants: list[Variant],
     samples: Sequence[Mapping[str, NDArray[np.generic]]],
     labels: Labels | None,
     answers: Answers,
 ) -> Measured:
-    text, ranges, per_tensor = packed
-    return measure(_study(text, tuple(ranges.items()), per_tensor), variants, samples, labels, answers)
+    return measure(_study(*packed), variants, samples, labels, answers)
 
 
-@lru_cache(maxsize=2)
-def _study(text: str, ranges: tuple[tuple[str, tuple[float, float]], ...], per_tensor: bool) -> Study:
-    """The study of the model that a worker got; its tasks share it."""
-    return Study(parse_graph(text, "the model"), dict(ranges), per_tensor)
+_HELD: list[tuple[str, Study, Study]] = []
+
+
+def _study(text: str, rest: Study) -> Study:
+    """The study of the model that a worker got, text and all but the graph; its tasks share the last one."""
+    if not _HELD or _HELD[0][0] != text or _HELD[0][1] is not rest:
+        _HELD[:] = [(text, rest, replace(rest, graph=parse_graph(text, "the model")))]
+    return _HELD[0][2]
 
 

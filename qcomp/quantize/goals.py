@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qcomp.errors import QcompError
@@ -57,9 +57,10 @@ class Goal:
         margin = found.drop_error if spare else 0.0
         return self.max_drop is None or drop(found, float32) + margin <= self.max_drop + _SLACK
 
-    def affordable(self, costs: Costs, floats: Collection[str]) -> bool:
-        fast = self.max_latency is None or costs.milliseconds(floats) <= self.max_latency
-        return fast and (self.max_size is None or costs.bytes(floats) <= self.max_size)
+    def affordable(self, costs: Costs, choice: Mapping[str, str]) -> bool:
+        """Whether a mix, given by its layers that are not int8, is fast and small enough."""
+        fast = self.max_latency is None or costs.milliseconds(choice) <= self.max_latency
+        return fast and (self.max_size is None or costs.bytes(choice) <= self.max_size)
 
     def __str__(self) -> str:
         parts = [

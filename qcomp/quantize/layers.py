@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node
-from qcomp.ir.types import DType, Quantization
+from qcomp.ir.registry import Attribute
 from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.insert_fake_quant import node_before_rounding, rounding_of
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
+from qcomp.passes.wide_reads import may_read_wide, wide_reads
 from qcomp.quantize.grids import Ranges, grid_passes
 
-ALONE, WITHOUT = "alone", "without"
+ALONE, WEIGHTS, WITHOUT = "alone", "weights", "without"
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,31 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """A node of the float graph, the index of an operand, and the fake_quant that rounds it in int8."""
+
+    node: Node
+    index: int
+    attrs: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True)
 class Study:
-    """A canonical float graph with the ranges of all values that int8 needs in some mix of precisions."""
+    """A canonical float graph with the ranges of all values that int8 needs in some mix of precisions.
+
+    `extremes`: the smallest and largest number seen of them.
+    """
 
     graph: Graph
     ranges: Ranges
     per_tensor: bool = False
+    extremes: Ranges = field(default_factory=dict)
 
     def mixed(self, precision: Mapping[str, str]) -> Graph:
         """The graph with fake quantization, as it is compiled with that precision."""
-        steps = [ChoosePrecision(precision=precision), *grid_passes(self.ranges, self.per_tensor)]
-        return run_passes(self.graph, steps, verify=False)  # hundreds of these; the one that is compiled is verified
+        grids = grid_passes(self.ranges, self.per_tensor, self.extremes)
+        # hundreds of these; the one that is compiled is verified
+        return run_passes(self.graph, [ChoosePrecision(precision=precision), *grids], verify=False)
 
     @cached_property
     def int8(self) -> Graph:
@@ -49,10 +64,10 @@ class Study:
     def layers(self) -> tuple[Layer, ...]:
         """In the order of the graph; nodes of one name are one layer."""
         grouped: dict[str, list[Node]] = {}
-        for node, *_ in self._roundings:
-            grouped.setdefault(node.name, [])
-            if node not in grouped[node.name]:
-                grouped[node.name].append(node)
+        for rounding in self.roundings:
+            own = grouped.setdefault(rounding.node.name, [])
+            if rounding.node not in own:
+                own.append(rounding.node)
         return tuple(
             Layer(
                 name,
@@ -65,12 +80,20 @@ class Study:
 
     def variant(self, kind: str, name: str) -> Graph:
         """"alone": only this layer in int8, that is its operands rounded to the grids that they have when all is int8.
+        "weights": only its constants rounded, which is what remains of that in int16, next to nothing.
         "without": everything but this layer in int8, as it is compiled."""
-        return self._alone(name) if kind == ALONE else self.mixed({name: "float32"})
+        return self.mixed({name: "float32"}) if kind == WITHOUT else self._alone(name, kind == WEIGHTS)
 
     @cached_property
-    def _roundings(self) -> list[tuple[Node, int, Quantization, DType]]:
-        """Nodes of the float graph, operand, and the grid and type that it is rounded to in int8."""
+    def wider(self) -> tuple[str, ...]:
+        """The layers that int16 may be chosen for and that do not read it anyway, in the order of the graph."""
+        inside = integer_nodes(self.graph)
+        already = wide_reads(self.graph, inside).nodes
+        names = {node.name for node in inside if may_read_wide(node) and node not in already}
+        return tuple(layer.name for layer in self.layers if layer.name in names)
+
+    @cached_property
+    def roundings(self) -> list[Rounding]:
         rounded = self.int8
         inside = integer_nodes(self.graph)
         twins = {node.outputs[0].name: node for node in self.graph.nodes}
@@ -82,20 +105,21 @@ class Study:
             for index, operand in enumerate(node.inputs):
                 rounding = None if operand is None else rounding_of(operand)
                 if rounding is not None:
-                    call = rounding.call
-                    found.append((twin, index, call.quant("quant"), call.dtype("dtype")))
+                    found.append(Rounding(twin, index, rounding.attrs))
         return found
 
-    def _alone(self, name: str) -> Graph:
+    def _alone(self, name: str, weights: bool) -> Graph:
         graph = self.graph.clone()
-        for node, index, grid, dtype in self._roundings:
-            if node.name != name:
+        for rounding in self.roundings:
+            if rounding.node.name != name:
                 continue
-            own = graph.value(node.outputs[0].name).producer
+            own = graph.value(rounding.node.outputs[0].name).producer
             assert own is not None
-            value = own.input(index)
-            rounded = graph.add("fake_quant", [value], {"quant": grid, "dtype": dtype}, names=[f"{value.name}.q"])
-            graph.set_input(own, index, rounded.output)
+            value = own.input(rounding.index)
+            if weights and not value.is_constant:
+                continue
+            rounded = graph.add("fake_quant", [value], rounding.attrs, names=[f"{value.name}.q"])
+            graph.set_input(own, rounding.index, rounded.output)
         return graph
 
 

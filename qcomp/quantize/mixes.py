@@ -1,4 +1,7 @@
-"""The search for a mix of precisions: the layers that int8 harms most for what they cost stay float32, as few as do."""
+"""The search for a mix of precisions: the layers that int8 harms most for what they cost get wider, as few as do.
+
+A layer gets wider by a step: to int16, which rids it of the noise of its activations, or to float32.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,42 @@ from dataclasses import dataclass
 from qcomp.errors import QcompError
 from qcomp.quantize.fidelity import Fidelity
 from qcomp.quantize.goals import Goal, drop_text
-from qcomp.reports.costs import Costs
+from qcomp.reports.costs import FLOAT32, INT8, INT16, Costs
+
+Step = tuple[str, str]  # a layer, and the precision that it gets
+Choice = Mapping[str, str]  # layers that are not int8, and their precision
 
 # A layer that costs nothing in float32 comes first, whatever it is worth.
 _LEAST_COST = 1e-9
-# Layers that are tried in int8 again after the bisection, those that cost most first.
+# Steps that are taken back after the bisection where the goal still holds, those that cost most first.
 RETURNS = 32
-# A layer with this share of what all float layers cost may give way to this many others.
+# A step with this share of what all of them cost may give way to this many others.
 DEAR = 0.1
 EXCHANGED = 8
-# Mixes with so many float layers more are looked at, in case the artifact of the best one disappoints.
+# Mixes with so many steps more are looked at, in case the artifact of the best one disappoints.
 SPARES = (4, 12)
 
 
 @dataclass(frozen=True)
 class Mix:
-    """One mix that was looked at: the layers that stay float32, and what was measured of it.
+    """One mix that was looked at: the layers that are wider than int8, and what was measured of it.
 
     `whole` is over all samples that judge, `held` over those that had no part in ranking the layers.  `milliseconds`
     and `bytes` are by the cost model.
     """
 
     floats: tuple[str, ...]
+    words: tuple[str, ...]
     whole: Fidelity
     held: Fidelity
     milliseconds: float
     bytes: int
     reached: bool
+
+    @property
+    def choice(self) -> dict[str, str]:
+        """Its layers that are not int8, with their precision."""
+        return dict.fromkeys(self.words, INT16) | dict.fromkeys(self.floats, FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Search:
 
     def precision(self) -> dict[str, str]:
         """Every layer with its precision, in the order of the graph."""
-        return {name: "float32" if name in self.best.floats else "int8" for name in self.order}
+        return {name: self.best.choice.get(name, INT8) for name in self.order}
 
     def candidates(self) -> list[Mix]:
         """The best mix, then those that reach the goal too and are more accurate, the fastest first."""
@@ -66,12 +78,21 @@ class Search:
         return tuple(front)
 
 
-Measure = Callable[[tuple[str, ...]], tuple[Fidelity, Fidelity]]
+Measure = Callable[[Choice], tuple[Fidelity, Fidelity]]
+
+
+@dataclass(frozen=True)
+class Harm:
+    """The noise that a layer brings alone: in int8, and by its weights if its activations are int16 (None: it has no
+    such form)."""
+
+    int8: float
+    int16: float | None = None
 
 
 @dataclass
 class _Looked:
-    """Mixes by their float layers, each measured once."""
+    """Mixes by their steps, each measured once."""
 
     names: Sequence[str]
     goal: Goal
@@ -81,28 +102,61 @@ class _Looked:
     progress: Callable[[int], None]
 
     def __post_init__(self) -> None:
-        self.found: dict[frozenset[str], Mix] = {}
+        self.found: dict[tuple[Step, ...], Mix] = {}
 
-    def at(self, floats: frozenset[str]) -> Mix:
-        if floats not in self.found:
-            ordered = tuple(name for name in self.names if name in floats)
-            whole, held = self.measure(ordered)
-            near = self.goal.accurate(whole, self.float32[0]) and self.goal.accurate(held, self.float32[1])
-            reached = near and self.goal.affordable(self.costs, floats)
-            costs = self.costs.milliseconds(floats), self.costs.bytes(floats)
-            self.found[floats] = Mix(ordered, whole, held, *costs, reached)
+    def choice(self, steps: frozenset[Step]) -> dict[str, str]:
+        """What the steps make of the layers, in the order of the graph; float32 is wider than int16."""
+        widest = {name: FLOAT32 if (name, FLOAT32) in steps else INT16 for name, _ in steps}
+        return {name: widest[name] for name in self.names if name in widest}
+
+    def at(self, steps: frozenset[Step]) -> Mix:
+        choice = self.choice(steps)
+        key = tuple(choice.items())
+        if key not in self.found:
+            whole, held = self.measure(choice)
+            near = all(map(self.goal.accurate, (whole, held), self.float32))
+            reached = near and self.goal.affordable(self.costs, choice)
+            floats, words = (tuple(n for n, p in choice.items() if p == kind) for kind in (FLOAT32, INT16))
+            costs = self.costs.milliseconds(choice), self.costs.bytes(choice)
+            self.found[key] = Mix(floats, words, whole, held, *costs, reached)
             self.progress(len(self.found))
-        return self.found[floats]
+        return self.found[key]
 
-    def near(self, floats: frozenset[str]) -> bool:
+    def near(self, steps: frozenset[Step]) -> bool:
         """Whether the mix is accurate enough, whatever it costs."""
-        mix = self.at(floats)
-        return self.goal.accurate(mix.whole, self.float32[0]) and self.goal.accurate(mix.held, self.float32[1])
+        return _near(self, self.at(steps))
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """What a step costs in milliseconds, and the noise that goes with it."""
+
+    cost: float
+    noise: float
+
+    @property
+    def rate(self) -> float:
+        return self.noise / max(self.cost, _LEAST_COST)
+
+
+def _steps(name: str, harm: Harm, costs: Costs) -> dict[Step, _Worth]:
+    """The steps of a layer: to int16 and from there to float32 where the first is worth more, else all at once."""
+    base = costs.milliseconds({})
+    to_float = costs.milliseconds({name: FLOAT32}) - base
+    at_once = {(name, FLOAT32): _Worth(to_float, harm.int8)}
+    if harm.int16 is None:
+        return at_once
+    to_words = costs.milliseconds({name: INT16}) - base
+    first = _Worth(to_words, harm.int8 - harm.int16)
+    second = _Worth(to_float - to_words, harm.int16)
+    if to_words >= to_float or first.rate <= second.rate:
+        return at_once
+    return {(name, INT16): first, (name, FLOAT32): second}
 
 
 def search(
     names: Sequence[str],
-    harm: Mapping[str, float],
+    harm: Mapping[str, Harm],
     goal: Goal,
     costs: Costs,
     measure: Measure,
@@ -112,15 +166,15 @@ def search(
     """The mix that reaches the goal: the cheapest one that is accurate enough, or the most accurate one that is cheap
     enough.
 
-    `names`: the layers in the order of the graph.  `harm`: the noise that each of them brings alone.  `measure` gives
-    the fidelity of a mix, given by its float layers, over all samples and over the held ones; `float32` that of the
-    float model.  QcompError if no mix that was found reaches the goal.
+    `names`: the layers in the order of the graph.  `measure` gives the fidelity of a mix, given by its layers that are
+    not int8, over all samples and over the held ones; `float32` that of the float model.  QcompError if no mix that
+    was found reaches the goal.
     """
     looked = _Looked(names, goal, costs, measure, float32, progress)
-    cost = {name: max(costs.milliseconds({name}) - costs.milliseconds(()), _LEAST_COST) for name in names}
-    order = sorted(names, key=lambda name: -harm[name] / cost[name])
+    worth = {step: value for name in names for step, value in _steps(name, harm[name], costs).items()}
+    order = sorted(worth, key=lambda step: -worth[step].rate)
     if goal.bounds_accuracy:
-        best = _cheapest(looked, order, cost)
+        best = _cheapest(looked, order, {step: max(value.cost, _LEAST_COST) for step, value in worth.items()})
     else:
         best = _most_accurate(looked, order)
     if not best.reached:
@@ -128,7 +182,7 @@ def search(
     return Search(goal, best, tuple(looked.found.values()), float32[0], tuple(names))
 
 
-def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) -> Mix:
+def _cheapest(looked: _Looked, order: Sequence[Step], cost: Mapping[Step, float]) -> Mix:
     """The shortest beginning of the order that is accurate enough, less what turns out not to be needed."""
     few, many = -1, 0
     while many < len(order) and not looked.near(frozenset(order[:many])):  # 0, 1, 3, 7, ...: most models need few
@@ -136,55 +190,60 @@ def _cheapest(looked: _Looked, order: Sequence[str], cost: Mapping[str, float]) 
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if looked.near(frozenset(order[:middle])) else (middle, many)
-    floats = frozenset(order[:many])
-    looked.at(floats)
-    tried: set[str] = set()
-    while len(tried) < RETURNS and not floats <= tried:
-        name = max(sorted(floats - tried), key=cost.__getitem__)
-        tried.add(name)
-        for others in _in_place_of(name, floats, order, cost):
+    steps = frozenset(order[:many])
+    looked.at(steps)
+    tried: set[Step] = set()
+    while len(tried) < RETURNS and not steps <= tried:
+        step = max(sorted(steps - tried), key=cost.__getitem__)
+        tried.add(step)
+        for others in _in_place_of(step, steps, order, cost):
             if looked.near(others):
-                floats = others
+                steps = others
                 break
     for more in SPARES:
-        rest = [name for name in order if name not in floats]
-        looked.at(floats | frozenset(rest[:more]))
-    return looked.at(floats)
+        rest = [step for step in order if step not in steps]
+        looked.at(steps | frozenset(rest[:more]))
+    return looked.at(steps)
 
 
 def _in_place_of(
-    name: str, floats: frozenset[str], order: Sequence[str], cost: Mapping[str, float]
-) -> list[frozenset[str]]:
-    """The mix without this layer; if the layer costs much, also with the next few in its place that cost less."""
-    alone = floats - {name}
+    step: Step, steps: frozenset[Step], order: Sequence[Step], cost: Mapping[Step, float]
+) -> list[frozenset[Step]]:
+    """The mix without this step; if it costs much, also with the next few in its place that cost less."""
+    alone = steps - {step}
     found = [alone]
-    if cost[name] >= DEAR * sum(cost[other] for other in floats):
-        cheap = [other for other in order if other not in floats and cost[other] * EXCHANGED < cost[name]]
+    if cost[step] >= DEAR * sum(cost[other] for other in steps):
+        cheap = [other for other in order if other not in steps and cost[other] * EXCHANGED < cost[step]]
         found.append(alone | frozenset(cheap[:EXCHANGED]))
     return found
 
 
-def _most_accurate(looked: _Looked, order: Sequence[str]) -> Mix:
-    """Float layers in order, as many as the costs allow; the best of the mixes on the way."""
-    floats: frozenset[str] = frozenset()
-    ways = [floats]
-    for name in order:
-        if looked.goal.affordable(looked.costs, floats | {name}):
-            floats |= {name}
-            ways.append(floats)
+def _most_accurate(looked: _Looked, order: Sequence[Step]) -> Mix:
+    """Steps in order, as many as the costs allow; the best of the mixes on the way."""
+    steps: frozenset[Step] = frozenset()
+    ways = [steps]
+    for step in order:
+        if looked.goal.affordable(looked.costs, looked.choice(steps | {step})):
+            steps |= {step}
+            ways.append(steps)
     picked = {0, len(ways) - 1} | {2**i - 1 for i in range(len(ways).bit_length()) if 2**i <= len(ways)}
     mixes = [looked.at(ways[index]) for index in sorted(picked)]
     return max(mixes, key=lambda mix: (mix.reached, mix.whole.sqnr_db))
 
 
 def _out_of_reach(looked: _Looked, best: Mix) -> QcompError:
-    goal, floats = looked.goal, frozenset(best.floats)
-    if goal.bounds_accuracy and not looked.near(floats):
+    goal = looked.goal
+    if goal.bounds_accuracy and not _near(looked, best):
         what = f"float32 itself does not reach {goal} on these samples"
     else:
         size = f"{best.bytes} bytes of constants"
         time = f"{best.milliseconds:.3g} ms and " if looked.costs.timed else ""
         near = f", {drop_text(best.whole, looked.float32[0])}" if goal.bounds_accuracy else ""
-        kept = f"with {len(floats)} of {len(looked.names)} layers in float32" if floats else "with everything in int8"
+        wide = " and ".join(f"{len(n)} in {p}" for n, p in ((best.floats, FLOAT32), (best.words, INT16)) if n)
+        kept = f"with {wide} of {len(looked.names)} layers" if wide else "with everything in int8"
         what = f"no mix reaches {goal}: the cheapest found takes {time}{size}{near}, {kept}"
     return QcompError(what, where="precision auto", fix="loosen a bound")
+
+
+def _near(looked: _Looked, mix: Mix) -> bool:
+    return all(map(looked.goal.accurate, (mix.whole, mix.held), looked.float32))

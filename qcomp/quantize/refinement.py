@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +12,12 @@ from qcomp.passes.adjust_products import is_adjustable, replace_weights
 from qcomp.passes.insert_fake_quant import node_before_rounding
 from qcomp.passes.matching import channel_axis
 from qcomp.quantize.bias_correction import Correction, correction, functions_behind
-from qcomp.quantize.choice import CANDIDATES, Choice
-from qcomp.quantize.equalization import Equalized
 from qcomp.quantize.replay import Replay
 from qcomp.quantize.rounding import rounded_weights
 from qcomp.quantize.samples import Samples as SampleSet
 
 Samples = Sequence[Mapping[str, np.ndarray]]
 
-_MOST_NAMES = 3
 _MOST_SAMPLES, _FEWEST = 16, 4
 _MEMORY = 1 << 30
 
@@ -87,35 +83,9 @@ def refine(
     return Refinement(biases, weights, corrections)
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What was done for accuracy, to be shown: `lines` are for people."""
-
-    equalized: tuple[Equalized, ...]
-    refinement: Refinement
-    choices: tuple[Choice, ...] = ()
-
-    def lines(self) -> list[str]:
-        lines = []
-        if self.equalized:
-            names = ", ".join(f"%{e.value}" for e in self.equalized[:_MOST_NAMES])
-            more = len(self.equalized) - _MOST_NAMES
-            lines.append(f"channels equalized: {names}{f' and {more} more' if more > 0 else ''}")
-        others = Counter(choice.method for choice in self.choices if choice.method != CANDIDATES[0][0])
-        if others:
-            counted = ", ".join(f"{count} by {method}" for method, count in sorted(others.items()))
-            lines.append(f"ranges of {len(self.choices)} tensors by mse, but {counted}")
-        found = self.refinement.corrections
-        if self.refinement.weights:
-            lines.append(f"weights of {len(self.refinement.weights)} of {len(found)} layers rounded by their results")
-        if self.refinement.biases:
-            worst = max(found, key=lambda name: found[name].before - found[name].after)
-            before, after = (10 * np.log10(max(n, 1e-12)) for n in (found[worst].before, found[worst].after))
-            lines.append(
-                f"biases of {len(self.refinement.biases)} of {len(found)} layers corrected; most in %{worst}: "
-                f"noise {before:.1f} dB before, {after:.1f} dB after"
-            )
-        return lines
+def evenly(total: int, count: int) -> set[int]:
+    """`count` of the numbers below `total`, evenly spread."""
+    return {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
 
 
 def refinement_samples(graph: Graph, samples: SampleSet) -> tuple[dict[str, np.ndarray], ...]:
@@ -123,5 +93,5 @@ def refinement_samples(graph: Graph, samples: SampleSet) -> tuple[dict[str, np.n
     sizes = sorted((4 * value.type.elements for node in graph.nodes for value in node.outputs), reverse=True)
     # What is held at a time, of two graphs: seldom more than three of the largest.
     count = min(len(samples), max(_FEWEST, min(_MOST_SAMPLES, _MEMORY // max(1, 6 * max(sizes, default=1)))))
-    chosen = {round(i * (len(samples) - 1) / max(count - 1, 1)) for i in range(count)}
+    chosen = evenly(len(samples), count)
     return tuple(sample for i, sample in enumerate(samples) if i in chosen)

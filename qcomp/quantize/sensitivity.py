@@ -14,11 +14,11 @@ from qcomp.quantize.answers import ARGMAX, Answers
 from qcomp.quantize.fidelity import Fidelity, SampleFidelity, compare
 from qcomp.quantize.float_runs import outputs_on, runner, side_by_side
 from qcomp.quantize.labels import Labels
-from qcomp.quantize.layers import ALONE, Study
+from qcomp.quantize.layers import ALONE, WITHOUT, Study
 from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.suffixes import Key, Keys, Suffix, suffix
 
-Variant = tuple[str, str]  # "alone" or "without", and the layer
+Variant = tuple[str, str]  # "alone", "weights" or "without", and the layer
 Progress = Callable[[int, int], None]
 
 # Values that are kept of the samples of one round, at most; what one sample needs is kept in any case.
@@ -68,7 +68,7 @@ def measure(
     kinds = list(dict.fromkeys(kind for kind, _ in variants)) or [ALONE]
     plans = {}
     for kind in kinds:
-        base = study.graph if kind == ALONE else study.int8
+        base = study.int8 if kind == WITHOUT else study.graph
         plans[kind] = _Plan(base, [(v, study.variant(*v)) for v in variants if v[0] == kind], keys)
     room = max(1, KEPT_BYTES // max(1, max(plan.kept_bytes for plan in plans.values())))
     rounds = [slice(at, at + room) for at in range(0, len(samples), room)]
@@ -167,7 +167,7 @@ def sensitivities(study: Study, measured: Measured) -> list[Sensitivity]:
         Sensitivity(
             layer.name,
             Fidelity.of(measured.variants[ALONE, layer.name]),
-            Fidelity.of(measured.variants["without", layer.name]),
+            Fidelity.of(measured.variants[WITHOUT, layer.name]),
         )
         for layer in study.layers
         if layer.name in names

@@ -3,25 +3,27 @@
 A node takes macs / rate of its kind and precision + bytes moved / rate of bytes, with the rates of the target, of one
 core (`[rates]` in its file); moved are its operands and its result, in the width of its precision.  What a float layer
 takes out of the integer side with it counts too.  The size is that of the constants: int8 weights with a bias and a
-multiplier for each channel, or float32 weights.  Code comes on top.
+multiplier for each channel (of layers that read int16, weights that were widened to that), or float32 weights.  Code
+comes on top.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 from qcomp.passes.integer_regions import integer_nodes
 from qcomp.passes.precision import PRECISIONS, set_precision
+from qcomp.passes.wide_reads import wide_reads
 from qcomp.targets import Target
 
-INT8, FLOAT32 = "int8", "float32"
+INT8, INT16, FLOAT32 = "int8", "int16", "float32"
 
 # For targets without rates: how precisions compare, in no unit of time.
-_NO_RATES: Mapping[str, float] = {"int8": 4.0, "float32": 1.0, "bytes": 1.0}
-_BYTES_PER_CHANNEL = {INT8: 6, FLOAT32: 4}
+_NO_RATES: Mapping[str, float] = {"int8": 4.0, "int16": 2.0, "float32": 1.0, "bytes": 1.0}
+_BYTES_PER_CHANNEL = {INT8: 6, INT16: 8, FLOAT32: 4}
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,21 @@ class Costs:
     timed: bool
     of: Mapping[Node, Mapping[str, tuple[float, int]]]
 
-    def milliseconds(self, floats: Collection[str]) -> float:
-        return sum(cost[0] for cost in self._chosen(floats))
+    def milliseconds(self, choice: Mapping[str, str]) -> float:
+        """Of a mix, given by its layers that are not int8."""
+        return sum(cost[0] for cost in self._chosen(choice))
 
-    def bytes(self, floats: Collection[str]) -> int:
-        return sum(cost[1] for cost in self._chosen(floats))
+    def bytes(self, choice: Mapping[str, str]) -> int:
+        return sum(cost[1] for cost in self._chosen(choice))
 
-    def _chosen(self, floats: Collection[str]) -> list[tuple[float, int]]:
-        set_precision(self.graph, dict.fromkeys(floats, FLOAT32))
+    def _chosen(self, choice: Mapping[str, str]) -> list[tuple[float, int]]:
+        set_precision(self.graph, choice)
         inside = integer_nodes(self.graph)
-        return [costs[INT8 if node in inside else FLOAT32] for node, costs in self.of.items()]
+        wide = wide_reads(self.graph, inside).nodes
+        return [
+            costs[FLOAT32 if node not in inside else INT16 if node in wide else INT8]
+            for node, costs in self.of.items()
+        ]
 
 
 def modelled_costs(graph: Graph, target: Target) -> Costs:
@@ -60,7 +67,7 @@ def _costs(node: Node, rates: Mapping[str, float]) -> dict[str, tuple[float, int
     found = {}
     for name, dtype in PRECISIONS.items():
         width = dtype.numpy.itemsize
-        rate = rates.get(f"{name}_{_kind(node)}") or rates[name]
+        rate = rates.get(f"{name}_{_kind(node)}") or rates.get(name) or rates[INT8] / 2
         milliseconds = (macs / rate + moved * width / rates["bytes"]) / 1e6
         # Weights are the largest constant; what is per channel is counted by channel.
         size = max(constants, default=0) * width + channels * _BYTES_PER_CHANNEL[name]

@@ -101,7 +101,7 @@ _REASONS = {
     ),
     "wide-activations": (
         "its activations are neither int8 nor int16 with one scale a tensor, or it has no form for int16",
-        "quantize them to 8 bits, per tensor; where int16 was chosen (--precision), choose int8 for what reads its result",
+        "quantize them to 8 bits, per tensor; of chosen int16, choose int8 for what reads its result",
     ),
     "asymmetric-weights": (
         "its weights are not quantized, or not on a symmetric int8 grid per tensor or output channel",

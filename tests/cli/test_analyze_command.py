@@ -25,12 +25,14 @@ def delicate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inner[:, -1] /= 400
     last = generator.standard_normal((5, CHANNELS)).astype(np.float32)
     layers = {"spread": spread, "delicate": inner, "last": last}
-    values = ["x", "a", "b", "y"]
+    values = [("x", "a"), ("limited", "b"), ("b", "y")]
     nodes = [
         helper.make_node("Gemm", [before, f"{name}.w"], [after], name=name, transB=1)
-        for name, before, after in zip(layers, values, values[1:], strict=False)
+        for name, (before, after) in zip(layers, values, strict=True)
     ]
+    nodes.insert(1, helper.make_node("Clip", ["a", "low", "high"], ["limited"], name="limit"))  # not to be equalized
     constants = [numpy_helper.from_array(weights, f"{name}.w") for name, weights in layers.items()]
+    constants += [numpy_helper.from_array(np.float32(end), name) for name, end in (("low", -1e4), ("high", 1e4))]
     proto = models.model(nodes, [models.tensor("x", [1, CHANNELS])], [models.tensor("y", [1, 5])], constants)
     models.save(proto, folder / "delicate.onnx")
     x = generator.standard_normal((48, CHANNELS)).astype(np.float32)
@@ -97,8 +99,9 @@ def test_compile_searches_and_reaches_the_goal(qcomp: Any, delicate: Path, tmp_p
     facts = compile_it(qcomp, delicate, out, "--precision", "auto", "--min-sqnr", 39, "--target", "x86_64-avx2",
                        "--save-precision", tmp_path / "p.json", "--json").json  # fmt: skip
     assert facts["search"]["best"]["float32_layers"] == ["delicate"]
-    assert [(i["node"], i["reason"]) for i in facts["islands"]] == [("delicate", "chosen-float32")]
-    assert facts["nodes"] == {"int8": 2, "float32": 1}
+    reasons = {"limit": "float-neighbours", "delicate": "chosen-float32"}
+    assert {i["node"]: i["reason"] for i in facts["islands"]} == reasons
+    assert facts["nodes"] == {"int8": 2, "float32": 2}
     confirmed = facts["search"]["confirmed"]
     assert confirmed is None or (confirmed["sqnr_db"] >= 39 and confirmed["bytes"] == out.stat().st_size)
     again = tmp_path / "again.so"
@@ -135,7 +138,8 @@ def test_the_reason_is_shown_everywhere(qcomp: Any, delicate: Path, tmp_path: Pa
     assert "[chosen-float32]" in checked.out
     refused = compile_it(qcomp, delicate, out, "--precision", tmp_path / "p.json", "--require-int8")
     assert refused.status == 2
-    assert "1 op stays float32: gemm 'delicate' (chosen-float32); chosen-float32: choose int8 for it" in refused.err
+    assert "2 ops stay float32: clip 'limit' (float-neighbours), gemm 'delicate' (chosen-float32)" in refused.err
+    assert "chosen-float32: choose int8 for it" in refused.err
 
 
 def test_two_different_data_sets_calibrate_and_judge(qcomp: Any, delicate: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ CHANNELS = 16
 OUTLIER = 400.0
 
 
-def with_outlier() -> Graph:
+def with_outlier(limited: bool = False) -> Graph:
     """x [1, 16] -> spread -> delicate -> last: three gemms.
 
     `spread` makes its last channel 400 times as large as the others, and `delicate` takes it back with a small weight:
-    a grid over all channels of `delicate`'s input has steps about as large as the values of the others.
+    a grid over all channels of `delicate`'s input has steps about as large as the values of the others.  limited: a
+    clip between, which changes nothing, keeps calibration from moving the factor into the weights.
     """
     generator = np.random.default_rng(7)
     graph = Graph("outlier")
@@ -28,6 +29,8 @@ def with_outlier() -> Graph:
     for name, weights in (("spread", spread), ("delicate", delicate), ("last", last)):
         w = graph.constant(weights, f"{name}.w")
         x = graph.add("gemm", [x, w], {"trans_b": True}, names=[f"{name}.y"], node_name=name).output
+        if limited and name == "spread":
+            x = graph.add("clip", [x], {"lo": -1e4, "hi": 1e4}, node_name="limit").output
     graph.outputs = [x]
     return graph
 

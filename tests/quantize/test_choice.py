@@ -12,7 +12,7 @@ from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.quantize import choice as choice_module
 from qcomp.quantize.calibrate import calibrate
 from qcomp.quantize.choice import CANDIDATES, Choice, choose_ranges, readers
-from qcomp.quantize.refinement import Quality
+from qcomp.quantize.quality import Quality
 
 # Channel 1 has an outlier in every sample, a hundred times what channel 0 holds.
 OUTLIERS = np.random.default_rng(0).normal(size=(16, 2000, 2)).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import layered_networks
 import pytest
@@ -12,24 +12,25 @@ from qcomp.compiler import canonical
 from qcomp.errors import QcompError
 from qcomp.quantize.fidelity import Fidelity
 from qcomp.quantize.goals import Goal, drop
-from qcomp.quantize.mixes import Search, search
+from qcomp.quantize.mixes import Harm, Search, search
 from qcomp.reports.costs import Costs, modelled_costs
 from qcomp.targets import target
 
 NAMES = tuple("abcdefgh")
+PRICE = {"float32": 1.0, "int16": 0.1}
 
 
 class Prices(Costs):
-    """A millisecond and 100 bytes a float layer, ten for layer a, on top of 5 ms and 1000 bytes."""
+    """A millisecond and 100 bytes a float layer, ten for layer a, on top of 5 ms and 1000 bytes; of int16 a tenth."""
 
     def __init__(self) -> None:
         super().__init__(canonical(layered_networks.with_outlier()), True, {})
 
-    def milliseconds(self, floats: Collection[str]) -> float:
-        return 5.0 + sum(10.0 if name == "a" else 1.0 for name in floats)
+    def milliseconds(self, choice: Mapping[str, str]) -> float:
+        return 5.0 + sum((10.0 if n == "a" else 1.0) * PRICE[precision] for n, precision in choice.items())
 
-    def bytes(self, floats: Collection[str]) -> int:
-        return 1000 + 100 * len(floats)
+    def bytes(self, choice: Mapping[str, str]) -> int:
+        return 1000 + round(sum(100 * PRICE[precision] for precision in choice.values()))
 
 
 def fidelity(noise: float, lost: float = 0.0, samples: int = 1000) -> Fidelity:
@@ -41,12 +42,18 @@ FLOAT = (fidelity(0.0), fidelity(0.0))
 HARM = {"a": 0.5, "b": 0.2, "c": 0.1, "d": 0.01, "e": 1e-3, "f": 1e-4, "g": 1e-5, "h": 1e-6}
 
 
-def find(goal: Goal, harm: dict[str, float] = HARM) -> Search:
-    def measure(floats: tuple[str, ...]) -> tuple[Fidelity, Fidelity]:
-        noise = math.fsum(harm[name] for name in NAMES if name not in floats)
+def find(goal: Goal, harm: dict[str, float] = HARM, weights: dict[str, float] | None = None) -> Search:
+    """`weights`: what int16 leaves of the harm, for layers that have it."""
+
+    def left(name: str, precision: str) -> float:
+        return {"int8": harm[name], "int16": (weights or {}).get(name, harm[name]), "float32": 0.0}[precision]
+
+    def measure(choice: Mapping[str, str]) -> tuple[Fidelity, Fidelity]:
+        noise = math.fsum(left(name, choice.get(name, "int8")) for name in NAMES)
         return fidelity(noise, noise / 10), fidelity(noise, noise / 10)
 
-    return search(NAMES, harm, goal, Prices(), measure, FLOAT)
+    harms = {name: Harm(harm[name], None if weights is None else weights.get(name)) for name in NAMES}
+    return search(NAMES, harms, goal, Prices(), measure, FLOAT)
 
 
 def test_everything_stays_int8_where_that_is_enough() -> None:
@@ -72,6 +79,24 @@ def test_a_dear_layer_gives_way_to_cheap_ones() -> None:
     harm = dict.fromkeys(NAMES, 0.0) | {"a": 0.06, "b": 0.05, "c": 0.04, "d": 0.005}
     found = find(Goal(min_sqnr=-10 * math.log10(0.062)), harm)
     assert found.best.floats == ("b", "c", "d")
+
+
+def test_a_layer_that_suffers_from_its_activations_gets_int16() -> None:
+    found = find(Goal(min_sqnr=19.0), weights={"a": 1e-4, "b": 1e-4, "c": 1e-4})
+    assert (found.best.words, found.best.floats) == (("a", "b", "c"), ())
+    assert found.precision() == dict.fromkeys(NAMES, "int8") | dict.fromkeys("abc", "int16")
+    assert found.best.milliseconds == pytest.approx(6.2)
+
+
+def test_a_layer_goes_on_to_float32_where_its_weights_harm_too() -> None:
+    found = find(Goal(min_sqnr=29.0), weights={"a": 1e-2, "b": 1e-5, "c": 1e-5, "d": 1e-5})
+    assert "a" in found.best.floats + found.best.words
+    assert set(found.best.words) >= {"b", "c", "d"} and found.best.whole.sqnr_db >= 29.0
+
+
+def test_int16_that_takes_nothing_away_is_left_out() -> None:
+    found = find(Goal(min_sqnr=19.0), weights=dict.fromkeys(NAMES, 0.6))
+    assert found.best.words == () and found.best.floats == ("a", "b", "c")
 
 
 def test_a_drop_needs_a_standard_error_to_spare() -> None:
@@ -134,11 +159,16 @@ def test_a_model_of_costs_counts_what_follows_a_float_layer() -> None:
     graph = canonical(layered_networks.residual())
     costs = modelled_costs(graph, target("x86_64-avx2"))
     assert costs.timed
-    assert costs.milliseconds(()) < costs.milliseconds({"swish"}) < costs.milliseconds({"first"})
-    assert costs.milliseconds({"first"}) == costs.milliseconds({"first", "swish"})
-    assert costs.bytes({"second"}) - costs.bytes(()) == 64 * 3 - 8 * 2
+
+    def took(*floats: str) -> float:
+        return costs.milliseconds(dict.fromkeys(floats, "float32"))
+
+    assert took() < took("swish") < took("first") == took("first", "swish")
+    assert took() < costs.milliseconds({"first": "int16"}) < took("first")
+    assert costs.bytes({"second": "float32"}) - costs.bytes({}) == 64 * 3 - 8 * 2
+    assert costs.bytes({"second": "int16"}) - costs.bytes({}) == 64 + 8 * 2
 
 
 def test_a_target_without_rates_has_costs_in_no_unit() -> None:
     costs = modelled_costs(canonical(layered_networks.residual()), target("generic"))
-    assert not costs.timed and costs.milliseconds(()) < costs.milliseconds({"first"})
+    assert not costs.timed and costs.milliseconds({}) < costs.milliseconds({"first": "float32"})

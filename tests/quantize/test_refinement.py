@@ -19,7 +19,8 @@ from qcomp.passes.quantization_plan import plan_quantization
 from qcomp.quantize.bias_correction import correction
 from qcomp.quantize.equalization import find_equalizations
 from qcomp.quantize.positions import distinct_weights, rows_of
-from qcomp.quantize.refinement import Quality, refine, refinement_samples
+from qcomp.quantize.quality import Quality
+from qcomp.quantize.refinement import refine, refinement_samples
 from qcomp.quantize.replay import Replay, run_float
 from qcomp.quantize.rounding import round_rows, second_moments
 from qcomp.quantize.samples import samples_of
