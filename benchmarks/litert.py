@@ -1,4 +1,5 @@
-"""LiteRT's files of a case of the zoo, made once and kept: the float network, and int8 by Google's own quantizer."""
+"""LiteRT's files of a case of the zoo, made once and kept: the float network, and int8 by Google's own quantizer,
+statically or, of transformers, dynamically."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from prepare import CALIBRATION_SAMPLES
+from prepare import CALIBRATION_SAMPLES, is_transformer
 
 from qcomp.zoo import cache
 from qcomp.zoo.case import Case
@@ -24,15 +25,32 @@ VERSION = 1
 def litert_files(case: Case) -> dict[str, Path]:
     """int8 (activations per tensor, weights per channel, its inputs and outputs float32) and fp32, by form.
 
-    Raises QcompError for a network that `tflite.float_tflite` has no form for.
+    Of a transformer the int8 form is that of dynamic ranges: the weights of products are int8, per channel, and their
+    activations are quantized at run time, row by row.  Raises QcompError for a network that neither writer has a
+    form for.
     """
+    if is_transformer(case):
+        from tflite_transformer import transformer_tflite
+
+        made = transformer_tflite(case.onnx_path, case.shapes)
+        plain = _kept(case, "fp32", lambda path: _write(path, made))
+        return {"int8 dynamic": _kept(case, "dynamic", lambda path: _quantize_weights(plain, path)), "fp32": plain}
     from tflite import float_tflite
 
-    def write_float(path: Path) -> None:
-        path.write_bytes(float_tflite(case.onnx_path, path.parent))
-
-    plain = _kept(case, "fp32", write_float)
+    plain = _kept(case, "fp32", lambda path: _write(path, float_tflite(case.onnx_path, path.parent)))
     return {"int8": _kept(case, "int8", lambda path: _quantize(case, plain, path)), "fp32": plain}
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _quantize_weights(plain: Path, path: Path) -> None:
+    from ai_edge_quantizer import quantizer, recipe
+
+    work = quantizer.Quantizer(str(plain), recipe.dynamic_wi8_afp32())
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+        work.quantize(enable_progress_report=False).export_model(path)
 
 
 def _kept(case: Case, form: str, build: Callable[[Path], None]) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prepare import CALIBRATION_SAMPLES
+from prepare import CALIBRATION_SAMPLES, is_transformer
 
 import qcomp.zoo
 from qcomp.cli.peers import peer
@@ -37,10 +37,11 @@ def onnxruntime_files(case: Case) -> dict[str, Path]:
     """onnxruntime's models by form: its own quantizer's (per channel), or the file's own, and the float model."""
     if case.name.endswith("_qat"):
         return {"int8 own": case.onnx_path}
-    return {**{f"int8 {form}": path for form, path in _quantized(case)}, "fp32": case.onnx_path}
+    forms = ("qdq", "qoperator", *(("dynamic",) if is_transformer(case) else ()))
+    return {**{f"int8 {form}": path for form, path in _quantized(case, forms)}, "fp32": case.onnx_path}
 
 
-def _quantized(case: Case, forms: tuple[str, ...] = ("qdq", "qoperator")) -> Iterator[tuple[str, Path]]:
+def _quantized(case: Case, forms: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """The forms that onnxruntime's quantizer can make of the case's model."""
     for form in forms:
         try:

@@ -45,5 +45,10 @@ def compile_case(case: Case, folder: Path) -> Compiled:
     return Compiled(path, seconds)
 
 
+def is_transformer(case: Case) -> bool:
+    """Whether the model takes no images: what dynamic quantization is for."""
+    return any(len(shape) < 4 for shape in case.shapes.values())
+
+
 def feed_of(case: Case) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in case.feed(0).items()}

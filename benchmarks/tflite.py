@@ -192,7 +192,7 @@ def _max_pool(net: _Conversion, node: onnx.NodeProto) -> None:
 
 def _mean(net: _Conversion, node: onnx.NodeProto) -> None:
     axes = net.constant(f"{node.output[0]}_axes", np.array([1, 2], np.int32))
-    net.file.operator("Reducer", [net.value(node.input[0]), axes], net.output(node.output[0]), keepDims=True)
+    net.file.operator("Mean", [net.value(node.input[0]), axes], net.output(node.output[0]), keepDims=True)
 
 
 def _reshape(net: _Conversion, node: onnx.NodeProto) -> None:

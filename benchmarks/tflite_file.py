@@ -1,4 +1,4 @@
-"""Writes .tflite files: one subgraph of float32 tensors, as a flatbuffer of ai_edge_litert's schema."""
+"""Writes .tflite files: one subgraph, as a flatbuffer of ai_edge_litert's schema."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class TfliteFile:
         self._operators: list[Any] = []
         self._codes: list[int] = []
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> int:
-        """A float32 tensor that is an input or computed."""
-        return self._add(name, shape, schema.TensorType.FLOAT32, 0)
+    def tensor(self, name: str, shape: tuple[int, ...], kind: int = schema.TensorType.FLOAT32) -> int:
+        """A tensor that is an input or computed."""
+        return self._add(name, shape, kind, 0)
 
     def constant(self, name: str, array: np.ndarray) -> int:
         """A tensor with the numbers of a float32 or int32 array."""
@@ -34,16 +34,18 @@ class TfliteFile:
         return self._add(name, array.shape, _TYPES[array.dtype], len(self._buffers) - 1)
 
     def operator(self, name: str, inputs: list[int], output: int, **options: Any) -> None:
-        """One operator by the name of its options' table ("Conv2D"), with fields of that table."""
+        """One operator by the name of its options' table ("Conv2D"; of several that share one by its own), with fields
+        of that table."""
         code = getattr(schema.BuiltinOperator, _OPERATORS[name])
         if code not in self._codes:
             self._codes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.index(code)
         operator.inputs, operator.outputs = inputs, [output]
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{name}Options", 0)
+        table = _TABLES.get(name, name)
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, f"{table}Options", 0)
         if operator.builtinOptionsType:
-            operator.builtinOptions = getattr(schema, f"{name}OptionsT")()
+            operator.builtinOptions = getattr(schema, f"{table}OptionsT")()
             for field, value in options.items():
                 if not hasattr(operator.builtinOptions, field):
                     raise AttributeError(f"{name}Options has no field {field}")
@@ -75,7 +77,7 @@ class TfliteFile:
 
 def _code(builtin: int) -> Any:
     code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), 1
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), _VERSIONS.get(builtin, 1)
     return code
 
 
@@ -91,18 +93,32 @@ def _named(tensors: dict[str, int]) -> list[Any]:
 #: the name of an operator's table of options -> its name in the list of operators
 _OPERATORS = {
     "Add": "ADD",
+    "BatchMatMul": "BATCH_MATMUL",
+    "BroadcastTo": "BROADCAST_TO",
+    "Cast": "CAST",
     "Concatenation": "CONCATENATION",
     "Conv2D": "CONV_2D",
     "DepthwiseConv2D": "DEPTHWISE_CONV_2D",
+    "Div": "DIV",
     "FullyConnected": "FULLY_CONNECTED",
+    "Gather": "GATHER",
+    "Gelu": "GELU",
     "Logistic": "LOGISTIC",
+    "Mean": "MEAN",
     "Pool2D": "MAX_POOL_2D",
     "Mul": "MUL",
     "Pad": "PAD",
-    "Reducer": "MEAN",
     "Relu": "RELU",
     "Relu6": "RELU6",
     "Reshape": "RESHAPE",
     "ResizeNearestNeighbor": "RESIZE_NEAREST_NEIGHBOR",
+    "Rsqrt": "RSQRT",
     "Slice": "SLICE",
+    "Softmax": "SOFTMAX",
+    "SquaredDifference": "SQUARED_DIFFERENCE",
+    "Sub": "SUB",
+    "Sum": "SUM",
+    "Transpose": "TRANSPOSE",
 }
+_VERSIONS = {schema.BuiltinOperator.BROADCAST_TO: 2}  # there was no first
+_TABLES = {"Mean": "Reducer", "Sum": "Reducer"}

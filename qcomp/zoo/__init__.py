@@ -63,7 +63,7 @@ def imagenet_class_names() -> list[str]:
 
 
 def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> Path:
-    """The case's model quantized by onnxruntime on its calibration data (``format`` "qdq" or "qoperator").
+    """The case's model quantized by onnxruntime: on its calibration data ("qdq" or "qoperator"), or "dynamic".
 
     The file is made once and kept.  Raises QcompError when the model is quantized already.
     """

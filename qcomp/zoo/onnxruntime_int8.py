@@ -15,7 +15,7 @@ from qcomp.errors import QcompError
 from qcomp.zoo import cache
 from qcomp.zoo.case import Array, Case
 
-FORMATS = ("qdq", "qoperator")
+FORMATS = ("qdq", "qoperator", "dynamic")
 # The first opset whose QuantizeLinear has an axis is 13; 17 is what the other models of the zoo have.
 OPSET = 17
 # Part of every file name; raise it when this module changes what it makes.
@@ -25,7 +25,8 @@ VERSION = 1
 def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> Path:
     """The case's model after onnxruntime's ``quantize_static``, MinMax on its calibration samples; cached.
 
-    Activations are uint8, weights int8; ``format`` is "qdq" or "qoperator".  Input shapes are bound as the
+    Activations are uint8, weights int8; ``format`` is "qdq" or "qoperator", or "dynamic" for ``quantize_dynamic``, which
+    needs no samples.  Input shapes are bound as the
     case binds them.  Raises QcompError for another format, for a model that is quantized already (it has
     QuantizeLinear nodes) and when onnxruntime's quantizer fails.
     """
@@ -46,7 +47,7 @@ def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool 
 
 
 def _quantize(case: Case, format: str, per_channel: bool, path: Path) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     model = onnx.load(str(case.onnx_path))
@@ -54,7 +55,7 @@ def _quantize(case: Case, format: str, per_channel: bool, path: Path) -> None:
         raise QcompError(
             f"{case.name} is quantized already", where="qcomp.zoo", fix="use the model of the case as it is"
         )
-    feeds = case.calibration_feeds()
+    feeds = [] if format == "dynamic" else case.calibration_feeds()
     cache.progress(f"quantizing {case.name} with onnxruntime on {len(feeds)} samples")
     # onnxruntime's tools write further files beside their output; all stay in a folder that is removed.
     with cache.scratch() as folder, _quiet_logging():
@@ -62,6 +63,9 @@ def _quantize(case: Case, format: str, per_channel: bool, path: Path) -> None:
         try:
             onnx.save(_bound(model, case.shapes), bound)
             quant_pre_process(str(bound), str(prepared), skip_symbolic_shape=True)
+            if format == "dynamic":
+                quantize_dynamic(str(prepared), str(path), per_channel=per_channel, weight_type=QuantType.QInt8)
+                return
             quantize_static(
                 str(prepared),
                 str(path),

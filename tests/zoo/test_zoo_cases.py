@@ -139,7 +139,11 @@ def digits() -> Case:
 
 @pytest.mark.parametrize(
     ("format", "operators"),
-    [("qdq", {"QuantizeLinear", "DequantizeLinear", "Gemm"}), ("qoperator", {"QuantizeLinear", "QGemm"})],
+    [
+        ("qdq", {"QuantizeLinear", "DequantizeLinear", "Gemm"}),
+        ("qoperator", {"QuantizeLinear", "QGemm"}),
+        ("dynamic", {"DynamicQuantizeLinear", "MatMulInteger"}),
+    ],
 )
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_onnxruntime_quantizes_a_case(
@@ -165,7 +169,7 @@ def test_a_quantized_model_is_not_quantized_again(digits: Case) -> None:
 
 
 def test_an_unknown_format_is_refused(digits: Case) -> None:
-    with pytest.raises(QcompError, match="no format 'tflite'; one of: qdq, qoperator"):
+    with pytest.raises(QcompError, match="no format 'tflite'; one of: qdq, qoperator, dynamic"):
         qcomp.zoo.quantized_by_onnxruntime(digits, "tflite")
 
 
