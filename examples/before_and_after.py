@@ -18,7 +18,7 @@ from rich.table import Table
 
 import qcomp
 from qcomp.compiler import Artifact, Options
-from qcomp.zoo import Array, Case
+from qcomp.zoo import Array, Case, Samples
 
 ROUNDS, RUNS_A_ROUND = 20, 10
 
@@ -27,9 +27,9 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Side:
-    """One way to run the model: `run` takes one sample (first axis 1) and gives the model's first output."""
+    """One way to run the model: `run` takes one sample of every input (first axis 1) and gives the first output."""
 
-    run: Callable[[Array], Array]
+    run: Callable[[Samples], Array]
     bytes: int
 
 
@@ -39,13 +39,13 @@ def float32_side(case: Case) -> Side:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(case.onnx_path), options, providers=["CPUExecutionProvider"])
-    return Side(lambda x: session.run(None, {case.input_name: x})[0], case.onnx_path.stat().st_size)
+    return Side(lambda feed: session.run(None, dict(feed))[0], case.onnx_path.stat().st_size)
 
 
 def int8_side(artifact: Path) -> Side:
     """The compiled model on one thread; loading it needs numpy and the file, nothing of the compiler."""
     model = qcomp.load(artifact, threads=1)
-    return Side(lambda x: next(iter(model.run(x).values())), artifact.stat().st_size)
+    return Side(lambda feed: next(iter(model.run(feed).values())), artifact.stat().st_size)
 
 
 def progress_bars() -> Progress:
@@ -60,7 +60,7 @@ def compile_case(case: Case, output: Path, progress: Progress) -> Artifact:
         for stage, text, total in (
             ("import", "read the ONNX file", 1),
             ("quantize", "canonicalize", 1),
-            ("calibrate", "calibrate on samples", len(case.calibration)),
+            ("calibrate", "calibrate on samples", len(next(iter(case.calibration_inputs.values())))),
             ("correct", "correct biases", 1),
             ("generate", "generate C", 1),
             ("write", "compile C", 1),
@@ -85,33 +85,34 @@ def compile_case(case: Case, output: Path, progress: Progress) -> Artifact:
         progress.stop_task(tasks[running])
 
     options = Options(progress=report)
-    artifact = qcomp.compile(case.onnx_path, shapes=case.shapes, calibration=case.calibration, options=options)
+    samples = case.calibration_samples()
+    artifact = qcomp.compile(case.onnx_path, shapes=case.shapes, calibration=samples, options=options)
     report("write", 0, 1)
     artifact.save(output)
     finish()
     return artifact
 
 
-def outputs_of(side: Side, inputs: Array, progress: Progress, text: str) -> Array:
-    """First output for every sample, stacked on the first axis."""
-    task = progress.add_task(text, total=len(inputs))
+def outputs_of(side: Side, case: Case, progress: Progress, text: str) -> Array:
+    """First output for every test sample, stacked on the first axis."""
+    task = progress.add_task(text, total=case.samples)
     outputs = []
-    for i in range(len(inputs)):
-        outputs.append(side.run(inputs[i : i + 1]))
+    for feed in case.feeds():
+        outputs.append(side.run(feed).copy())
         progress.advance(task)
     return np.concatenate(outputs)
 
 
-def median_milliseconds(before: Side, after: Side, inputs: Array) -> tuple[float, float]:
+def median_milliseconds(before: Side, after: Side, case: Case) -> tuple[float, float]:
     """Medians of single runs; the sides take turns, so that what slows the machine for a while hits both."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(ROUNDS):
         for side, found in zip((before, after), times, strict=True):
-            side.run(inputs[turn : turn + 1])
+            side.run(case.feed(turn % case.samples))
             for run in range(RUNS_A_ROUND):
-                x = inputs[(turn + run) % len(inputs)][np.newaxis]
+                feed = case.feed((turn + run) % case.samples)
                 start = time.perf_counter()
-                side.run(x)
+                side.run(feed)
                 found.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times[0]), statistics.median(times[1])
 

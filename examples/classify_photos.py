@@ -46,13 +46,13 @@ def main() -> None:
     with progress_bars() as progress:
         artifact = compile_case(case, output, progress)
         before, after = float32_side(case), int8_side(output)
-        float_outputs = outputs_of(before, case.inputs, progress, "classify photos, float32")
-        int8_outputs = outputs_of(after, case.inputs, progress, "classify photos, int8")
-    milliseconds = median_milliseconds(before, after, case.inputs)
+        float_outputs = outputs_of(before, case, progress, "classify photos, float32")
+        int8_outputs = outputs_of(after, case, progress, "classify photos, int8")
+    milliseconds = median_milliseconds(before, after, case)
 
     float_figures, int8_figures = case.metric(float_outputs), case.metric(int8_outputs)
     scores = [
-        (f"{len(case.inputs)} photos, top-1", float_figures["top1"], int8_figures["top1"]),
+        (f"{case.samples} photos, top-1", float_figures["top1"], int8_figures["top1"]),
         ("same class as float32", float_figures["agreement"], int8_figures["agreement"]),
     ]
     console.print()
@@ -71,7 +71,7 @@ def show_photos(case: Case, float_outputs: np.ndarray, int8_outputs: np.ndarray)
     for column in ("the photo shows", "float32 says", "int8 says"):
         table.add_column(column)
     answers = zip(case.labels, case.answers(float_outputs), case.answers(int8_outputs), strict=True)
-    for classes, *said in list(answers)[:: max(1, len(case.inputs) // SHOWN)][:SHOWN]:
+    for classes, *said in list(answers)[:: max(1, case.samples // SHOWN)][:SHOWN]:
         table.add_row(" or ".join(names[c] for c in classes), *said)
     console.print(table)
 

@@ -40,12 +40,12 @@ def main() -> None:
     with progress_bars() as progress:
         artifact = compile_case(case, output, progress)
         before, after = float32_side(case), int8_side(output)
-        float_outputs = outputs_of(before, case.inputs, progress, "read lines, float32")
-        int8_outputs = outputs_of(after, case.inputs, progress, "read lines, int8")
-    milliseconds = median_milliseconds(before, after, case.inputs)
+        float_outputs = outputs_of(before, case, progress, "read lines, float32")
+        int8_outputs = outputs_of(after, case, progress, "read lines, int8")
+    milliseconds = median_milliseconds(before, after, case)
 
     float_score, int8_score = (case.metric(o)["exact_match"] for o in (float_outputs, int8_outputs))
-    scores = [(f"{len(case.inputs)} lines read exactly", float_score, int8_score)]
+    scores = [(f"{case.samples} lines read exactly", float_score, int8_score)]
     console.print()
     show_figures(scores, milliseconds, (before.bytes, after.bytes))
     show_coverage(artifact)

@@ -88,7 +88,7 @@ def test_the_test_command_is_the_one_of_ci() -> None:
 
 def test_the_examples_of_the_readme_say_how_they_are_used() -> None:
     named = set(re.findall(r"examples/\w+\.py", README))
-    assert named == {"examples/read_text.py", "examples/classify_photos.py"}
+    assert named == {f"examples/{name}.py" for name in ("read_text", "classify_photos", "rate_sentences")}
     for name in sorted(named):
         done = subprocess.run([sys.executable, name, "--help"], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0 and "--output" in done.stdout, done.stderr

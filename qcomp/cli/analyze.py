@@ -82,7 +82,7 @@ def analyze(
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_output, read_graph, write_file
-    from qcomp.cli.goal_options import goal_of, judging_of
+    from qcomp.cli.goal_options import check_search, goal_of, judging_of
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
@@ -95,8 +95,9 @@ def analyze(
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
-    if not search and (goal.bounds_accuracy or goal.bounds_costs or save_precision is not None):
-        raise QcompError("goals are for a search", where=str(model), fix="give --search as well")
+    if not search:
+        given = {"--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size}
+        check_search({**given, "--save-precision": save_precision}, "--search")
     if calibrate is None:
         raise QcompError("there is no calibration data", where=str(model), fix="give --calibrate DATA")
 

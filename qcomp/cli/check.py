@@ -80,7 +80,7 @@ def _without_kernel(graph: Graph, target: Target) -> list[dict[str, str]]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import island_lines
+    from qcomp.cli.islands import show_islands
     from qcomp.cli.output import count_text, plural
 
     for note in facts["notes"]:
@@ -92,7 +92,6 @@ def _show(facts: dict[str, Any]) -> None:
         f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
         f"{facts['int8_share_of_macs']:.1%} of {count_text(macs['int8'] + macs['float32'])} multiply-accumulates"
     )
-    for line in island_lines(facts["islands"], facts["float_copies"]):
-        print(f"  float32  {line}")
+    show_islands("  float32  ", facts["islands"], facts["float_copies"])
     for missing in facts["without_kernel"]:
         print(f"  missing  {missing['message']}")

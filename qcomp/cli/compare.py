@@ -10,6 +10,7 @@ import typer
 from qcomp.cli.arguments import (
     ArtifactPath,
     Calibrate,
+    EffortLevel,
     ImageMean,
     ImageOrder,
     ImageResize,
@@ -99,6 +100,7 @@ def compare(
     level: Level = None,
     shape: Shapes = None,
     method: Method = "auto",
+    effort: EffortLevel = "normal",
     per_tensor: PerTensor = False,
     image_mean: ImageMean = None,
     image_std: ImageStd = None,
@@ -131,7 +133,7 @@ def compare(
         raise QcompError("accuracy needs labels", where="--max-drop", fix="give --labels FILE, or --min-agreement")
     request = Request(
         model, artifact, data, labels, graph, calibrate, front, limits, class_axis, layer_samples, threads, runs,
-        level, shapes, method, per_tensor, (image_mean, image_std, image_size, image_order, image_resize),
+        level, shapes, method, effort, per_tensor, (image_mean, image_std, image_size, image_order, image_resize),
     )  # fmt: skip
     with Stages(quiet) as progress:
         found = measure(request, progress)
@@ -169,7 +171,7 @@ def _limits(max_drop: str | None, min_agreement: str | None, min_sqnr: float | N
 
 
 def _show(found: Comparison) -> None:
-    from qcomp.cli.islands import island_lines
+    from qcomp.cli.islands import show_islands
     from qcomp.cli.output import print_table
     from qcomp.reports.compare.summary import check_text, rows, verdict, worst_layers
     from qcomp.reports.coverage import reason_text
@@ -201,8 +203,7 @@ def _show(found: Comparison) -> None:
         ]
         print_table("", ("calibration samples", "top-1", "agreement", "SQNR dB", "scales as with all"), parts)
     islands = [{**island, "detail": reason_text(island.get("reason", "")), "macs": 0} for island in found.islands]
-    for line in island_lines(islands, ()):
-        print(f"float32  {line}")
+    show_islands("float32  ", islands, ())
     for check in found.checks:
         print(check_text(check))
 

@@ -64,6 +64,7 @@ class Request:
     level: str | None
     shapes: Mapping[str, tuple[int, ...]]
     method: str
+    effort: str
     per_tensor: bool
     images: tuple[Any, ...]
 
@@ -72,6 +73,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
     """Runs the whole comparison; QcompError for whatever the user can mend."""
     progress("load", 0, 1)
     method_named(request.method)
+    Options(effort=request.effort)
     labels = None if request.labels is None else read_labels(request.labels)
     candidates = () if request.front is None else read_front(request.front)
     info = read_trailer(request.artifact)
@@ -181,7 +183,7 @@ def _calibration(
         with load(path, own.threads) as made:
             return judge(reference, made, samples, labels, request.class_axis)
 
-    options = Options(method=request.method, per_tensor=request.per_tensor)
+    options = Options(method=request.method, effort=request.effort, per_tensor=request.per_tensor)
     target = own.info.target
     return study_calibration(
         graph, calibration, samples, options, target, judged, partial(progress, "calibrations")

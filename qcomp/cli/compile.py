@@ -165,7 +165,10 @@ def compile_model(
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
-    given = goal.bounds_accuracy or goal.bounds_costs or any((validate, labels, save_precision, scheduler))
+    given = {
+        "--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size,
+        "--validate": validate, "--labels": labels, "--save-precision": save_precision, "--scheduler": scheduler,
+    }  # fmt: skip
     check_precision_options(precision, calibrate, given, save_precision)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
@@ -192,6 +195,7 @@ def compile_model(
             samples = samples_for(graph, calibrate, *images)
         judging = judging_of(graph, validate, labels, decode, ignore, scheduler, 0, images)
         _check_quantization(model, graph, samples, float, dynamic)
+        _check_calibration_options(model, samples, method, effort)
         calibrations: list[Calibration] = []
         qualities: list[Quality] = []
         options = Options(
@@ -263,6 +267,18 @@ def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_f
         )
 
 
+def _check_calibration_options(model: Path, samples: Samples | None, method: str, effort: str) -> None:
+    """What is done with calibration data needs some."""
+    from qcomp.errors import QcompError
+
+    for option, value, default in (("--method", method, "auto"), ("--effort", effort, "normal")):
+        if samples is None and value != default:
+            raise QcompError(
+                f"{option} {value} is about calibration data, and there is none", where=str(model),
+                fix="give --calibrate DATA, or leave it out",
+            )  # fmt: skip
+
+
 def _findings(calibrations: list[Calibration]) -> list[Finding]:
     from qcomp.quantize.check import check_calibration
 
@@ -304,7 +320,7 @@ def _facts(
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import island_lines
+    from qcomp.cli.islands import show_islands
     from qcomp.cli.mix_report import show_search
     from qcomp.cli.output import bytes_text, count_text, plural
 
@@ -332,8 +348,7 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
     if facts["tuning"] is not None:
         print(f"  tuning   {_tuning_text(facts['tuning'])}")
-    for line in island_lines(facts["islands"], facts["float_copies"]):
-        print(f"  float32  {line}")
+    show_islands("  float32  ", facts["islands"], facts["float_copies"])
     if "search" in facts:
         print()
         show_search(facts["search"])

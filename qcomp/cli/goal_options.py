@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,15 +119,25 @@ def judging_of(
     )
 
 
+def check_search(given: Mapping[str, object], search: str) -> None:
+    """QcompError for options of a search, by name (None: not given), where there is none."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        them = "it" if len(names) == 1 else "them"
+        verb = "is" if len(names) == 1 else "are"
+        raise QcompError(f"{', '.join(names)} {verb} for a search", fix=f"give {search} as well, or leave {them} out")
+
+
 def check_precision_options(
-    precision: str | None, calibrate: Path | None, searched: bool, save_precision: Path | None
+    precision: str | None, calibrate: Path | None, given: Mapping[str, object], save_precision: Path | None
 ) -> None:
-    """QcompError for options of a search without one, and for a precision without data."""
+    """QcompError for options of a search without one (`given`: by name, None where they are not), and for a precision
+    without data."""
     from qcomp.cli.files import check_output
     from qcomp.passes.precision import read_precision
 
-    if searched and precision != "auto":
-        raise QcompError("goals are for a search", where="--precision", fix="give --precision auto, or leave them out")
+    if precision != "auto":
+        check_search(given, "--precision auto")
     if precision is None:
         return
     if calibrate is None:

@@ -1,11 +1,23 @@
-"""Float islands for people: one line for all ops of a kind that share a reason."""
+"""Float islands for people: one entry for all ops of a kind that share a reason."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NAMED = 3
+
+
+def show_islands(label: str, islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) -> None:
+    """Prints the lines behind a label; folded where a person watches, so that programs find one line each."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in island_lines(islands, copies):
+        text, indent = f"{label}{line}", " " * len(label)
+        folded = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False) if width else [text]
+        print("\n".join(folded))
 
 
 def island_lines(islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) -> list[str]:

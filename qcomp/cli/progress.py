@@ -1,8 +1,9 @@
-"""Progress of long work, on standard error, and only where a person watches."""
+"""Progress of long work on standard error: bars where a person watches, elsewhere now and then a line."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+#: Seconds of silence after which a log gets a line.
+SILENCE = 10.0
+
+
 class Stages:
-    """One bar for each stage of the work; call it with (stage, done, total).  A new stage ends the one before."""
+    """One bar for each stage of the work; call it with (stage, done, total).  A new stage ends the one before.
+
+    Where standard error is no terminal, work that takes long says where it is every ten seconds."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._progress: Progress | None = None
         self._stage = ""
         self._task: TaskID | None = None
+        self._quiet = quiet
+        self._start = self._said = time.monotonic()
         if quiet or not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -38,12 +47,22 @@ class Stages:
 
     def __call__(self, stage: str, done: int = 0, total: int = 1) -> None:
         if self._progress is None:
+            if not self._quiet:
+                self._log(stage, done, total)
             return
         if stage != self._stage:
             self._finish()
             self._stage, self._task = stage, self._progress.add_task(stage, total=total)
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)
+
+    def _log(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said < SILENCE:
+            return
+        self._said = now
+        count = f" {done} of {total}" if total > 1 else ""
+        print(f"qcomp: {stage}{count}, {now - self._start:.0f} s", file=sys.stderr, flush=True)
 
     def _finish(self) -> None:
         if self._progress is not None and self._task is not None:

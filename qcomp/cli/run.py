@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 InputPath = Annotated[
     Path,
     typer.Option("--input", "-i", metavar="IN", show_default=False,
-                 help="An .npz whose keys are the input names, or an .npy for a model of one input."),
+                 help="An .npz whose keys are the input names, or an .npy for a model of one input; several samples "
+                      "on the first axis run one after the other."),
 ]  # fmt: skip
 OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="OUT.npz", help="Write the outputs.", show_default=False)
@@ -47,18 +49,33 @@ def run(
         if missing:
             found = ", ".join(sorted(arrays)) or "nothing"
             raise QcompError(f"no key {missing[0]!r} (found: {found})", where=str(input), fix="save all inputs by name")
+        samples = _samples({t.name: tuple(t.shape) for t in model.inputs}, arrays)
         try:
-            results = model.run(arrays)
+            found_all = [{k: v.copy() for k, v in model.run(sample).items()} for sample in samples]
         except QcompError as error:
             raise QcompError(str(error), where=str(input)) from None
+        results = {name: np.concatenate([found[name] for found in found_all]) for name in found_all[0]}
     if output is not None:
         write_file(output, lambda file: np.savez(file, allow_pickle=False, **results))
     rows = [{"name": name, **_statistics(array)} for name, array in results.items()]
     if json:
-        print_json({"artifact": str(artifact), "output": str(output) if output else None, "outputs": rows})
+        facts = {"artifact": str(artifact), "output": str(output) if output else None, "samples": len(samples)}
+        print_json({**facts, "outputs": rows})
     elif output is None:
         columns = ("output", "dtype", "shape", "min", "max", "mean", "largest at")
         print_table("", columns, [tuple("" if v is None else v for v in r.values()) for r in rows])
+
+
+def _samples(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """What each run is fed: the arrays as they are, or, where a model of batch 1 is given n samples of every input
+    (first axis), one after the other."""
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    stacked = arrays.keys() == shapes.keys() and len(counts) == 1 and all(
+        shape[:1] == (1,) and arrays[name].shape[1:] == shape[1:] for name, shape in shapes.items()
+    )  # fmt: skip
+    if not stacked or counts <= {0, 1}:
+        return [dict(arrays)]
+    return [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(counts.pop())]
 
 
 def _statistics(array: np.ndarray) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""Labels: the right answers of every sample, from a file."""
+"""Labels: the right answers of every sample, from a file.
+
+An .npy or .npz of integers [n] or [n, k] (its only array, or the key "labels"), a .json list of numbers or of lists, or
+a text with a line a sample: numbers with blanks or commas between, and remarks behind a #.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from qcomp.errors import QcompError
 
 Labels = tuple[NDArray[np.int64], ...]
 
+_DAMAGED = (ValueError, KeyError, EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _FIX = "give whole numbers, one a sample or one a row of its output: .npy, .npz (key labels), .json, .txt"
 
 
@@ -23,7 +29,7 @@ def read_labels(path: Path) -> Labels:
         return labels_of(_content(path), str(path))
     except OSError as error:
         raise QcompError(f"cannot be read: {error.strerror or error}", where=str(path), fix=_FIX) from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGED:
         raise QcompError("these are no labels", where=str(path), fix=_FIX) from None
 
 
@@ -61,8 +67,12 @@ def _content(path: Path) -> Any:
     if kind == ".npz":
         with np.load(path, allow_pickle=False) as file:
             keys = file.files
-            return file["labels" if "labels" in keys or len(keys) != 1 else keys[0]]
+            if "labels" not in keys and len(keys) != 1:
+                found = ", ".join(keys) or "nothing"
+                raise QcompError(f"no key 'labels' (found: {found})", where=str(path), fix="save labels under that key")
+            return file["labels" if "labels" in keys else keys[0]]
     text = path.read_text(encoding="utf-8")
     if kind == ".json":
         return json.loads(text)
-    return [[int(word) for word in line.replace(",", " ").split()] for line in text.splitlines() if line.strip()]
+    lines = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
+    return [[int(word) for word in words] for words in lines if words]

@@ -25,8 +25,8 @@ VERSION = 1
 def quantized_by_onnxruntime(case: Case, format: str = "qdq", per_channel: bool = True) -> Path:
     """The case's model after onnxruntime's ``quantize_static``, MinMax on its calibration samples; cached.
 
-    Activations are uint8, weights int8; ``format`` is "qdq" or "qoperator", or "dynamic" for ``quantize_dynamic``, which
-    needs no samples.  Input shapes are bound as the
+    Activations are uint8, weights int8; ``format`` is "qdq" or "qoperator", or "dynamic" for ``quantize_dynamic``,
+    which needs no samples.  Input shapes are bound as the
     case binds them.  Raises QcompError for another format, for a model that is quantized already (it has
     QuantizeLinear nodes) and when onnxruntime's quantizer fails.
     """

@@ -38,6 +38,11 @@ _compile("unknown target", "x86_64-avx512vnn", "--target", "x86_64-avx512vnn")
 _compile("target as a path", "../targets", "--target", "../targets/x86_64")
 _compile("method typo", "entrpy", "--method", "entrpy")
 _compile("effort typo", "unknown effort", "--effort", "most")
+_compile("goals without a search", "--min-sqnr is for a search; give --precision auto", "--min-sqnr", "30")
+_command(
+    "effort without data", "--effort high is about calibration data",
+    "compile", "MADE/mlp.onnx", "--float", "--effort", "high", "-o", "NEW/o.so",
+)  # fmt: skip
 _compile("percentile that is no number", "many", "--method", "percentile:many")
 _compile("percentile beyond 100", "200", "--method", "percentile:200")
 _compile("backend that does not exist", "tvn", "--backend", "tvn")

@@ -77,7 +77,7 @@ def test_what_was_done_for_accuracy_is_said(qcomp: Any, made: Path, tmp_path: Pa
     high = compile_mlp(qcomp, made, tmp_path / "m.so", "--effort", "high", "--json").json["quality"]
     assert [line.split(" of ")[0] for line in high] == ["weights", "biases"]
     normal = compile_mlp(qcomp, made, tmp_path / "m.so").out
-    assert "calibration: biases of 2 of 2 layers corrected" in normal and "weights of 2" not in normal
+    assert "calibration: biases " in normal and "weights of 2" not in normal
 
 
 def _specs(made: Path) -> Any:

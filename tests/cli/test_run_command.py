@@ -36,3 +36,23 @@ def test_json_holds_the_statistics(qcomp: Any, made: Path, artifact: Path) -> No
         y = model.run({"x": data["x"]})["y"]
     assert fact["max"] == y.max() and fact["min"] == y.min() and fact["argmax"] == y.argmax()
     assert (fact["dtype"], fact["shape"]) == ("float32", [1, 5])
+
+
+def test_samples_on_the_first_axis_run_one_after_the_other(
+    qcomp: Any, made: Path, artifact: Path, tmp_path: Path
+) -> None:
+    with np.load(made / "mlp_one.npz") as data:
+        x = np.concatenate([data["x"], -data["x"], data["x"] * np.float32(0.5)])
+    np.savez(tmp_path / "three.npz", x=x)
+    facts = qcomp("run", artifact, "--input", tmp_path / "three.npz", "-o", tmp_path / "o.npz", "--json").json
+    assert facts["samples"] == 3 and facts["outputs"][0]["shape"] == [3, 5]
+    with load(artifact) as model, np.load(tmp_path / "o.npz") as written:
+        for i in range(3):
+            np.testing.assert_array_equal(written["y"][i : i + 1], model.run({"x": x[i : i + 1]})["y"])
+
+
+def test_arrays_of_another_shape_are_refused(qcomp: Any, made: Path, artifact: Path, tmp_path: Path) -> None:
+    with np.load(made / "mlp_one.npz") as data:
+        np.savez(tmp_path / "flat.npz", x=data["x"][..., :-1])
+    outcome = qcomp("run", artifact, "--input", tmp_path / "flat.npz")
+    assert outcome.status == 2 and "flat.npz" in outcome.err

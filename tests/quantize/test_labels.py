@@ -18,6 +18,7 @@ def test_the_same_labels_in_every_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[3, 1]")
     (tmp_path / "b.json").write_text("[[3], [1]]")
     (tmp_path / "a.txt").write_text("3\n1\n")
+    (tmp_path / "b.txt").write_text("# two of them\n3 # cat\n\n1\n")
     for file in sorted(tmp_path.iterdir()):
         assert [label.tolist() for label in read_labels(file)] == [[3], [1]], file.name
 

@@ -129,8 +129,11 @@ def test_what_is_no_labels_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(QcompError, match="l.txt"):
         read_labels(tmp_path / "l.txt")
     np.save(tmp_path / "l.npy", np.zeros(3, np.float32))
-    with pytest.raises(QcompError, match="integers"):
+    with pytest.raises(QcompError, match="whole numbers"):
         read_labels(tmp_path / "l.npy")
+    np.savez(tmp_path / "l.npz", a=np.zeros(3, np.int64), b=np.zeros(3, np.int64))
+    with pytest.raises(QcompError, match=r"no key 'labels' \(found: a, b\)"):
+        read_labels(tmp_path / "l.npz")
 
 
 def test_energy_of_a_small_network_is_all_from_the_cache() -> None:
