@@ -118,6 +118,24 @@ def test_rows_are_normalized(target: str, table: KernelTable | None) -> None:
 
 
 @pytest.mark.parametrize(("target", "table"), TARGETS)
+def test_what_a_convolution_pads_may_come_from_any_of_them(target: str, table: KernelTable | None) -> None:
+    cases = Cases(76)
+    for channels in (5, 16, 33):
+        x = cases.i16((2, 4, 5, channels))
+        sides = [cases.constant((cases.rng.normal(size=channels) * 5000).astype(np.float32)) for _ in range(2)]
+        made = [
+            cases.op("qlayer_norm", [x, *sides], epsilon=7.5, **RESULTS[0]),
+            cases.op("qadd", [x, x], a_mult=0.5, b_mult=0.25, **RESULTS[0]),
+            cases.op("rescale", [cases.i8((2, 4, 5, channels))], mult=128.0, **RESULTS[0]),
+        ]
+        cases.graph.outputs = [v for v in cases.graph.outputs if v not in made]  # so that they carry the padding
+        for y in made:
+            product = operands(cases, y, (7, 3, 3, channels), RESULTS[0])
+            cases.op("qconv2d", product, pads=(1, 1, 1, 1), **RESULTS[0])
+    check(cases, target, table, threads=2)
+
+
+@pytest.mark.parametrize(("target", "table"), TARGETS)
 def test_joint_products_and_softmax_end_in_int16(target: str, table: KernelTable | None) -> None:
     cases = Cases(75)
     for result in RESULTS[:2]:
