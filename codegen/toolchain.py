@@ -29,6 +29,7 @@ KERNEL_FLAGS: tuple[str, ...] = (
     *SMALL_FLAGS, "-Wall", "-Werror=implicit-function-declaration",
 )  # fmt: skip
 _RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", *SMALL_FLAGS)
+_PROGRAM_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-g0", "-s")
 _LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--hash-style=gnu", "-s")
 _PROCESSES = 2
 
@@ -139,6 +140,12 @@ def build_plain_library(compiler: Compiler, target: Target, source: Path, flags:
     command = [*compiler.command, *compiler.flags(target, link=True), "-shared", "-nostdlib", compiled]
     _run([*command, "-o", library.name], source.parent)
     return library
+
+
+def build_program(compiler: Compiler, target: Target, source: Path, out: Path, flags: Sequence[str]) -> None:
+    """A program of one file for the target's machine, with its C library."""
+    machine = compiler.flags(target, link=True)
+    _run([*compiler.command, *machine, *_PROGRAM_FLAGS, *flags, str(source), "-o", str(out), "-ldl"], out.parent)
 
 
 def compile_unit(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:

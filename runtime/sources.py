@@ -11,6 +11,8 @@ HEADER = INCLUDE_DIR / "qcomp.h"
 POOL = _ROOM / "src" / "pool.c"
 PROFILE = _ROOM / "src" / "profile.c"
 AMX = _ROOM / "src" / "amx.c"
+#: A program that runs an artifact inside an emulator.
+RUN_FOREIGN = _ROOM / "src" / "run_foreign.c"
 
 #: Linked into every shared library (with -lpthread).
 SOURCES = (POOL, PROFILE, AMX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,9 @@ InputPath = Annotated[
                  help="An .npz whose keys are the input names, or an .npy for a model of one input; several samples "
                       "on the first axis run one after the other."),
 ]  # fmt: skip
+Emulate = Annotated[
+    bool, typer.Option("--emulate", help="Run an artifact of another machine by the emulator that its target names.")
+]
 OutputPath = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="OUT.npz", help="Write the outputs.", show_default=False)
 ]
@@ -30,6 +34,7 @@ def run(
     output: OutputPath = None,
     threads: Threads = 1,
     level: Level = None,
+    emulate: Emulate = False,
     json: Json = False,
 ) -> None:
     """Run an artifact on given inputs; print or write what comes out."""
@@ -37,13 +42,16 @@ def run(
 
     from qcomp.cli.files import check_input, check_output, read_arrays, write_file
     from qcomp.cli.output import print_json, print_table
+    from qcomp.emulation import EmulatedModel
     from qcomp.errors import QcompError
     from qcomp.runtime.loader import load
 
     if output is not None:
         check_output(output, artifact, input)
     check_input(artifact)
-    with load(artifact, threads, level) as model:
+    if emulate and level is not None:
+        raise QcompError("--level is for this machine's processor", where=str(artifact), fix="leave it out")
+    with nullcontext(EmulatedModel(artifact, threads)) if emulate else load(artifact, threads, level) as model:
         arrays = read_arrays(input, [t.name for t in model.inputs])
         missing = [t.name for t in model.inputs if t.name not in arrays]
         if missing:
@@ -51,7 +59,10 @@ def run(
             raise QcompError(f"no key {missing[0]!r} (found: {found})", where=str(input), fix="save all inputs by name")
         samples = _samples({t.name: tuple(t.shape) for t in model.inputs}, arrays)
         try:
-            found_all = [{k: v.copy() for k, v in model.run(sample).items()} for sample in samples]
+            if isinstance(model, EmulatedModel):
+                found_all = model.run_all(samples)
+            else:
+                found_all = [model.run(sample) for sample in samples]
         except QcompError as error:
             raise QcompError(str(error), where=str(input)) from None
         results = {name: np.concatenate([found[name] for found in found_all]) for name in found_all[0]}
