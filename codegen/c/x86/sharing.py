@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import replace
 
 from qcomp.codegen.c.kernel import Kernel
-from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, Madd, Maddubs, Vnni256, pairs_fit
+from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, Madd, Maddubs, Vnni256, Words, pairs_fit
 from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVXVNNI, Avx256, Isa
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
 from qcomp.codegen.c.x86.row import X86Kernel
@@ -38,7 +38,7 @@ class SharingAvx2(Avx256):
     """AVX2 with these forms."""
 
     def for_weights(self, weights: Int8) -> Isa:
-        return _PAIRS if pairs_fit(weights) else self
+        return _PAIRS if not isinstance(self.dot, Words) and pairs_fit(weights) else self
 
 
 def _tiles(tiles: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[tuple[int, tuple[int, ...]], ...]:
