@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qcomp.codegen.c import cpuid, hwcap
 from qcomp.codegen.c.constants import Blob
-from qcomp.codegen.c.cpuid import bits, permissions
+from qcomp.codegen.c.cpuid import permissions
 from qcomp.codegen.c.distribution import with_distribution
 from qcomp.codegen.c.emit import Place, Symbols, code_files, generate, internal_header
 from qcomp.codegen.c.kernel import KernelTable
@@ -24,6 +25,8 @@ from qcomp.runtime.sources import HEADER
 from qcomp.targets import Target
 
 _TEMPLATES = Path(__file__).parent / "templates"
+#: Where code finds the features of its CPU, by architecture: each has a template features_ARCH.c.j2 too.
+_BITS: Mapping[str, Callable[[Iterable[str]], Mapping[str, Any]]] = {"x86_64": cpuid.bits, "aarch64": hwcap.bits}
 
 
 def generate_levels(
@@ -93,7 +96,8 @@ def _elsewhere(
 
 def choice(prefix: str, title: str, levels: Sequence[Target], models: Mapping[str, str]) -> bytes:
     """The C file that asks the CPU; `models` has the C name of each level's description, by the level's name."""
-    asked = bits({feature for target in levels for feature in target.features})
+    arch = levels[-1].arch
+    asked = _BITS[arch]({feature for target in levels for feature in target.features})
     assert len(asked) <= 64, "a mask of features has 64 bits"
     place = {feature: index for index, feature in enumerate(asked)}
     rows: list[dict[str, Any]] = []
@@ -103,4 +107,4 @@ def choice(prefix: str, title: str, levels: Sequence[Target], models: Mapping[st
         needs = sum(1 << place[feature] for feature in target.features)
         rows.append({"name": target.name, "model": models[target.name], "needs": needs, "permit": permit})
     template = environment(_TEMPLATES).get_template("levels.c.j2")
-    return template.render(prefix=prefix, title=comment(title), bits=asked, levels=rows).encode()
+    return template.render(prefix=prefix, title=comment(title), bits=asked, levels=rows, arch=arch).encode()

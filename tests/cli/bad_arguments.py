@@ -65,7 +65,7 @@ _compile("float32 remains under --require-int8", "softmax", "--require-int8", mo
 _compile("output in a missing folder", "missing", out="missing/out.so")
 
 _compile("level that the target does not carry", "'avx3'", "--target", "x86_64", "--levels", "x86_64-avx2,avx3")
-_compile("levels of a target that carries none", "--levels", "--target", "aarch64", "--levels", "x86_64")
+_compile("levels of a target that carries none", "levels", "--target", "aarch64-dotprod", "--levels", "x86_64")
 
 _command("images that are not there", "--calibrate", "compile", "MADE/qdq.onnx", "-o", "NEW/o.so", "--image-std", "2")
 _command("output is a folder", "folder", "compile", "MADE/mlp.onnx", "--float", "-o", "NEW")

@@ -1,0 +1,98 @@
+"""The ARM rows of the kernel table: products with constant weights, the richest instructions first."""
+
+from __future__ import annotations
+
+from qcomp.codegen.c.arm.conv import Ending, conv_code
+from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
+from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.x86.depthwise import is_depthwise
+from qcomp.codegen.c.x86.packing import bias_fits
+from qcomp.codegen.c.x86.row import all_constant
+from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
+from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
+from qcomp.codegen.plan.buffer import Buffer
+from qcomp.ir import DType, Node
+from qcomp.targets import Target
+
+_KINDS = {DType.I8: "i8", DType.I16: "i16", DType.F32: "f32"}
+
+
+class _Products(Kernel):
+    """Convolutions, and what can be seen as one; depthwise ones are left to the compiler's own vectors."""
+
+    kind: str
+
+    def __init__(self, form: Products) -> None:
+        self.products = form
+        self.name = f"{form.name}_{self.kind}"
+        self.family = "neon"
+        self.requires = frozenset({"neon", form.feature})
+
+    def supports(self, node: Node, target: Target) -> bool:
+        x = node.input(0)
+        if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant:
+            return False
+        constant = all_constant(node, 1, 2, 3, 4)
+        return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        raise NotImplementedError
+
+    def weights(self, node: Node) -> Int8:
+        """int8 [O, KH, KW, C/groups]."""
+        raise NotImplementedError
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, call, table = request.node, request.node.call, request.node.optional(4)
+        residual = None
+        if node.optional(5) is not None:
+            residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
+        ending = Ending(
+            _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
+            None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+        )  # fmt: skip
+        return conv_code(
+            self.shape(node, plane(request.inputs[0]), plane(request.outputs[0])), self.weights(node),
+            node.input(2).array, node.input(3).array, call.int("x_zp"), ending, self.products, request.symbol,
+            request.inputs[0].external,
+        )  # fmt: skip
+
+
+class Conv2d(_Products):
+    kind, op = "conv", "qconv2d"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        residual = node.optional(5)
+        if not super().supports(node, target) or (residual is not None and residual.is_constant):
+            return False
+        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+        return not is_depthwise(self.shape(node, x, y))
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        _, rows, columns, _ = node.input(1).shape
+        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array
+
+
+class Gemm(_Products):
+    """A matrix product is a 1x1 convolution of rows."""
+
+    kind, op = "gemm", "qgemm"
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        return ConvShape(x, y)
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array[:, None, None, :]
+
+
+ARM_KERNELS: tuple[Kernel, ...] = tuple(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm))

@@ -1,0 +1,15 @@
+"""The templates of the ARM generators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qcomp.codegen.c.render import environment
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """Text of `templates/TEMPLATE` with `values` substituted; an unknown name is an error."""
+    return environment(_TEMPLATES).get_template(template).render(**values)

@@ -1,0 +1,130 @@
+"""Code for 64-bit ARM, run by qemu: the interpreter's bits at every level, and no instruction that a level lacks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from generated_graphs import KINDS, Batch, same_bits
+
+from qcomp.codegen.c.arm.conv import heights, widths
+from qcomp.codegen.c.arm.products import HEIGHTS, SDOT, SMMLA
+from qcomp.codegen.c.emit import generate
+from qcomp.codegen.c.levels import generate_levels
+from qcomp.codegen.toolchain import build_library
+from qcomp.emulation import EmulatedModel, emulator_command
+from qcomp.errors import QcompError
+from qcomp.ir import run
+from qcomp.targets import levels, target
+
+LEVELS = ("aarch64-i8mm", "aarch64-dotprod", "aarch64")
+KERNEL = {"aarch64-i8mm": "smmla", "aarch64-dotprod": "sdot", "aarch64": "portable"}
+PRODUCTS = ["conv", "gemm", "grouped", "residual", "consumers", "planar"]
+BATCH = 60
+
+
+def _missing() -> str:
+    try:
+        emulator_command(target("aarch64"))
+    except QcompError as error:
+        return str(error)
+    return ""
+
+
+emulated = pytest.mark.skipif(bool(_missing()), reason=_missing())
+
+
+def wrong(batch: Batch, path: Path, threads: int, cpu: str | None = None) -> list[str]:
+    expected = run(batch.graph, batch.feeds)
+    found = EmulatedModel(path, threads, cpu).run(batch.feeds)
+    return [name for name, array in expected.items() if not same_bits(array, found[name])]
+
+
+@emulated
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize(("kinds", "first"), [(PRODUCTS, 500), (PRODUCTS, 501), (list(KINDS), 502), (list(KINDS), 503)])
+def test_generated_graphs(name: str, kinds: list[str], first: int, tmp_path: Path) -> None:
+    batch = Batch([((5, first, i), kinds, 1 + i % 3) for i in range(BATCH)])
+    package = generate(batch.graph, target(name))
+    if kinds is PRODUCTS:
+        used = {step["kernel"].split()[0] for step in package.metadata["steps"]}
+        assert any(kernel.startswith(KERNEL[name]) for kernel in used)
+    path = build_library(package, tmp_path / "model.so")
+    bad = wrong(batch, path, 1 + first % 2)
+    assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
+
+
+@emulated
+def test_one_file_picks_its_level_by_the_processor(tmp_path: Path) -> None:
+    batch = Batch([((6, i), PRODUCTS, 2) for i in range(10)])
+    held = levels(target("aarch64"))
+    assert [level.name for level in held] == list(LEVELS)
+    path = build_library(generate_levels(batch.graph, held), tmp_path / "model.so")
+    for cpu in ("max", "neoverse-n1", "cortex-a53"):  # all, dotprod alone, neither: a wrong choice is SIGILL
+        assert wrong(batch, path, 1, cpu) == [], cpu
+
+
+@emulated
+def test_a_level_without_its_instructions_is_told(tmp_path: Path) -> None:
+    batch = Batch([((6, 1), PRODUCTS, 2)])
+    path = build_library(generate(batch.graph, target("aarch64-i8mm")), tmp_path / "model.so")
+    with pytest.raises(QcompError, match="qemu-aarch64 could not run it"):
+        EmulatedModel(path, cpu="cortex-a53").run(batch.feeds)
+
+
+@emulated
+def test_run_emulate_gives_the_same_outputs(tmp_path: Path) -> None:
+    batch = Batch([((6, 2), PRODUCTS, 2)])
+    path = build_library(generate(batch.graph, target("aarch64-dotprod")), tmp_path / "model.so")
+    np.savez(tmp_path / "in.npz", **batch.feeds)
+    command = ["run", path, "--emulate", "-i", tmp_path / "in.npz", "-o", tmp_path / "o.npz"]
+    done = subprocess.run(
+        [sys.executable, "-m", "qcomp", *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "o.npz") as found:
+        for name, array in run(batch.graph, batch.feeds).items():
+            assert same_bits(array, found[name])
+
+
+def test_a_missing_emulator_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(QcompError, match="qemu-aarch64 is not installed; .*apt install qemu-user"):
+        emulator_command(target("aarch64-i8mm"))
+    with pytest.raises(QcompError, match="names no emulator"):
+        emulator_command(target("x86_64"))
+
+
+@pytest.mark.parametrize(("name", "lacks"), [("aarch64", "sdot|udot|[su]mmla"), ("aarch64-dotprod", "[su]mmla")])
+def test_no_instruction_that_a_level_lacks(name: str, lacks: str, tmp_path: Path) -> None:
+    batch = Batch([((7, i), list(KINDS), 2) for i in range(20)])
+    package = generate(batch.graph, target(name))
+    package.write(tmp_path)
+    from qcomp.codegen.toolchain import KERNEL_FLAGS, find_compiler
+
+    compiler = find_compiler()
+    for unit in package.units:
+        if unit.endswith(".c"):
+            flags = [*compiler.flags(target(name)), *KERNEL_FLAGS, "-I.", "-S", unit, "-o", f"{unit}.s"]
+            subprocess.run([*compiler.command, *flags], cwd=tmp_path, check=True)
+            assert not re.search(rf"\b({lacks})\b", (tmp_path / f"{unit}.s").read_text())
+
+
+@pytest.mark.parametrize("form", [SDOT, SMMLA])
+@pytest.mark.parametrize("vectors", sorted(HEIGHTS))
+def test_tiles_cover_every_line(form: object, vectors: int) -> None:
+    for pixels in range(1, 70):
+        steps = heights(form, pixels, vectors)  # type: ignore[arg-type]
+        assert sum(rows * repeats for rows, repeats in steps) == pixels
+        assert all(1 <= rows <= HEIGHTS[vectors] and repeats > 0 for rows, repeats in steps)
+
+
+def test_tiles_cover_all_channels() -> None:
+    for channels in range(1, 300):
+        found = widths(channels)
+        assert sum(found) == -(-channels // 4) and max(found) <= 4 and max(found) - min(found) <= 1
