@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -47,35 +48,44 @@ class EmulatedModel:
 
     def run_all(self, samples: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
         """The outputs for each of the samples, of one start of the emulator."""
+        return self._results(self._start((), samples).stdout, len(samples))
+
+    def traced(self, options: Sequence[str], samples: Sequence[Arrays]) -> str:
+        """What the emulator, with these options of its own, says on standard error while it runs the samples."""
+        return self._start(options, samples).stderr.decode(errors="replace")
+
+    def _start(self, options: Sequence[str], samples: Sequence[Arrays]) -> subprocess.CompletedProcess[bytes]:
         feeds = [self._binding.inputs(sample, ()) for sample in samples]
-        sizes = [str(t.dtype.itemsize * int(np.prod(t.shape))) for t in self.info.inputs]
-        outputs = [np.empty(t.shape, t.dtype) for t in self.info.outputs]
+        sizes = [_bytes(tensor) for tensor in self.info.inputs], [_bytes(tensor) for tensor in self.info.outputs]
         with tempfile.TemporaryDirectory(prefix="qcomp-") as name:
             program = Path(name) / "run_foreign"
             target = target_named(self.info.target)
             build_program(find_compiler(), target, RUN_FOREIGN, program, [f"-I{INCLUDE_DIR}"])
-            command = [
-                *self._command, str(program), str(self._path.absolute()), str(self._threads), str(len(samples)), *sizes,
-                "--", *(str(y.nbytes) for y in outputs),
-            ]  # fmt: skip
-            given = b"".join(array.tobytes() for feed in feeds for array in feed)
-            done = subprocess.run(command, input=given, capture_output=True, check=False)
+            arguments = [self._path.absolute(), self._threads, len(samples), *sizes[0], "--", *sizes[1]]
+            done = subprocess.run(
+                [*self._command, *options, str(program), *map(str, arguments)],
+                input=b"".join(array.tobytes() for feed in feeds for array in feed), capture_output=True, check=False,
+            )  # fmt: skip
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             said = lines[-1] if lines else f"status {done.returncode}"
             raise QcompError(f"{self._command[0]} could not run it ({said})", where=str(self._path))
-        return self._results(done.stdout, len(samples))
+        return done
 
     def _results(self, content: bytes, samples: int) -> list[dict[str, NDArray[Any]]]:
         results, at = [], 0
         for _ in range(samples):
             found = {}
             for tensor in self.info.outputs:
-                count = int(np.prod(tensor.shape))
+                count = math.prod(tensor.shape)
                 found[tensor.name] = np.frombuffer(content, tensor.dtype, count, at).reshape(tensor.shape).copy()
-                at += count * tensor.dtype.itemsize
+                at += _bytes(tensor)
             results.append(found)
         return results
+
+
+def _bytes(tensor: TensorInfo) -> int:
+    return tensor.dtype.itemsize * math.prod(tensor.shape)
 
 
 def emulator_command(target: Target, cpu: str | None = None) -> list[str]:
