@@ -24,7 +24,7 @@ from qcomp.targets import levels, target
 
 LEVELS = ("aarch64-i8mm", "aarch64-dotprod", "aarch64")
 KERNEL = {"aarch64-i8mm": "smmla", "aarch64-dotprod": "sdot", "aarch64": "portable"}
-PRODUCTS = ["conv", "gemm", "grouped", "residual", "consumers", "planar"]
+PRODUCTS = ["conv", "gemm", "grouped", "depthwise", "residual", "consumers", "planar"]
 BATCH = 60
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qcomp.codegen.c.arm.conv import Ending, conv_code
+from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable.code import stored_table
@@ -19,7 +20,7 @@ _KINDS = {DType.I8: "i8", DType.I16: "i16", DType.F32: "f32"}
 
 
 class _Products(Kernel):
-    """Convolutions, and what can be seen as one; depthwise ones are left to the compiler's own vectors."""
+    """Convolutions, and what can be seen as one."""
 
     kind: str
 
@@ -30,11 +31,7 @@ class _Products(Kernel):
         self.requires = frozenset({"neon", form.feature})
 
     def supports(self, node: Node, target: Target) -> bool:
-        x = node.input(0)
-        if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant:
-            return False
-        constant = all_constant(node, 1, 2, 3, 4)
-        return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
+        return _is_product(node, target)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -44,19 +41,39 @@ class _Products(Kernel):
         raise NotImplementedError
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, call, table = request.node, request.node.call, request.node.optional(4)
-        residual = None
-        if node.optional(5) is not None:
-            residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
-        ending = Ending(
-            _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
-            None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
-        )  # fmt: skip
+        node, (x, y) = request.node, _planes(request)
         return conv_code(
-            self.shape(node, plane(request.inputs[0]), plane(request.outputs[0])), self.weights(node),
-            node.input(2).array, node.input(3).array, call.int("x_zp"), ending, self.products, request.symbol,
-            request.inputs[0].external,
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), _ending(request), self.products, request.symbol, request.inputs[0].external,
         )  # fmt: skip
+
+
+def _is_product(node: Node, target: Target) -> bool:
+    x = node.input(0)
+    if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant:
+        return False
+    constant = all_constant(node, 1, 2, 3, 4)
+    return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
+
+
+def _planes(request: KernelRequest) -> tuple[Plane, Plane]:
+    return plane(request.inputs[0]), plane(request.outputs[0])
+
+
+def _ending(request: KernelRequest) -> Ending:
+    node, call, table = request.node, request.node.call, request.node.optional(4)
+    residual = None
+    if node.optional(5) is not None:
+        residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
+    return Ending(
+        _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
+        None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+    )  # fmt: skip
+
+
+def _window(node: Node, x: Plane, y: Plane) -> ConvShape:
+    _, rows, columns, _ = node.input(1).shape
+    return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
 
 
 class Conv2d(_Products):
@@ -64,10 +81,7 @@ class Conv2d(_Products):
 
     def supports(self, node: Node, target: Target) -> bool:
         residual = node.optional(5)
-        if not super().supports(node, target) or (residual is not None and residual.is_constant):
-            return False
-        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        return not is_depthwise(self.shape(node, x, y))
+        return super().supports(node, target) and (residual is None or not residual.is_constant)
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
@@ -76,11 +90,34 @@ class Conv2d(_Products):
         return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        _, rows, columns, _ = node.input(1).shape
-        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
+        return _window(node, x, y)
 
     def weights(self, node: Node) -> Int8:
         return node.input(1).array
+
+
+class Depthwise(Kernel):
+    """One channel a group, of few taps; the weights -128, which other tools may make, are left to portable code."""
+
+    name, op, family, requires = "neon_depthwise", "qconv2d", "neon", frozenset({"neon"})
+
+    def supports(self, node: Node, target: Target) -> bool:
+        if not _is_product(node, target) or node.optional(5) is not None:
+            return False
+        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+        weights = node.input(1).array
+        few = weights.shape[1] * weights.shape[2] <= MOST_TAPS
+        return is_depthwise(_window(node, x, y)) and few and int(weights.min(initial=0)) > -128
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (window_halo(node, node.input(1).shape[1:3]),)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, (x, y) = request.node, _planes(request)
+        return depthwise_code(
+            _window(node, x, y), node.input(1).array, node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), _ending(request), request.symbol, request.inputs[0].external,
+        )  # fmt: skip
 
 
 class Gemm(_Products):
@@ -95,4 +132,6 @@ class Gemm(_Products):
         return node.input(1).array[:, None, None, :]
 
 
-ARM_KERNELS: tuple[Kernel, ...] = tuple(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm))
+ARM_KERNELS: tuple[Kernel, ...] = (
+    Depthwise(), *(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm)),
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""Depthwise convolutions, sixteen channels and two pixels at a time; any 64-bit ARM CPU has the instructions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcomp.codegen.c.arm.conv import Ending, types_helper
+from qcomp.codegen.c.arm.render import render
+from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.portable.tasks import split
+from qcomp.codegen.c.x86.packing import padded, stored_bias
+from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+
+_CHANNELS = 16
+#: Taps up to which the code of a pixel is written out.
+MOST_TAPS = 49
+
+
+@dataclass(frozen=True)
+class _Tap:
+    index: int
+    offset: int
+
+
+def depthwise_code(
+    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, symbol: str, exact: bool
+) -> KernelCode:
+    """C of a convolution with one input and one output channel a group.
+
+    weights: int8 [C, KH, KW, 1] in [-127, 127], so that two products with int8 add up in 16 bits; bias, mult: [C].
+    exact: nothing behind the end of x may be read."""
+    x, y, channels = shape.x, shape.y, shape.y.channels
+    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.strides, shape.dilations
+    taps = [
+        _Tap(i * kw + j, (i * dh - shape.pads[0]) * x.row_stride + (j * dw - shape.pads[1]) * channels)
+        for i in range(kh) for j in range(kw)
+    ]  # fmt: skip
+    width = -(-channels // _CHANNELS) * _CHANNELS
+    flat = padded(weights.reshape(channels, kh * kw), width)
+    packed = flat.reshape(-1, _CHANNELS, kh * kw).transpose(0, 2, 1)  # [blocks, taps, 16]
+    lines = y.batch * y.height
+    parts = split(lines, shape.macs / max(1, lines) / 3)
+    tail = channels % _CHANNELS
+    text = render(
+        "depthwise.c.j2", symbol=symbol, ctype=ending.ctype, kind=ending.kind, taps=taps,
+        pairs=[taps[i : i + 2] for i in range(0, len(taps), 2)], xs=sw * channels, ys=channels, columns=y.width,
+        whole=channels - tail, tail=tail, exact=exact, parts=parts, per_image=y.height, x_image=x.image_stride,
+        x_row=sh * x.row_stride, y_image=y.image_stride, y_row=y.row_stride, zp=ending.zp, lo=ending.lo, hi=ending.hi,
+        table=ending.table is not None, residual=None,
+    )  # fmt: skip
+    constants: list[np.ndarray] = [
+        np.ascontiguousarray(packed), padded(stored_bias(weights, bias, x_zp), width),
+        padded(mult.astype(np.float32), width),
+    ]  # fmt: skip
+    if ending.table is not None:
+        constants.append(np.array(ending.table, np.uint8))
+    return KernelCode((types_helper(),), text, parts.count, tuple(constants), "neon depthwise 2x16")
