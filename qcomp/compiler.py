@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.package import SourcePackage
-from qcomp.codegen.toolchain import build_library, replace_folder
+from qcomp.codegen.toolchain import replace_folder
 from qcomp.codegen.tune.file import Tuning, read_tuning
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
