@@ -28,7 +28,7 @@ KERNEL_FLAGS: tuple[str, ...] = (
     *SMALL_FLAGS, "-Wall", "-Werror=implicit-function-declaration",
 )  # fmt: skip
 #: Of code without an operating system: at fixed addresses, and what is not called takes no flash.
-_BARE_FLAGS = ("-fno-pic", "-ffunction-sections", "-fdata-sections")
+_BARE_FLAGS = ("-fno-pic", "-fomit-frame-pointer", "-ffunction-sections", "-fdata-sections")
 _RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", *SMALL_FLAGS)
 _PROGRAM_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-g0", "-s")
 _LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--hash-style=gnu", "-s")
