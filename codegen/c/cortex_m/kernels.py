@@ -5,6 +5,8 @@ from __future__ import annotations
 from qcomp.codegen.c.cortex_m.dsp import conv_code
 from qcomp.codegen.c.cortex_m.dsp_depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.cortex_m.ending import Added, Ending
+from qcomp.codegen.c.cortex_m.mve import conv_code as mve_conv_code
+from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwise_code
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable import products as portable
 from qcomp.codegen.c.portable.code import stored_table
@@ -107,10 +109,8 @@ class _Gemm(_Products):
         return node.input(1).array[:, None, None, :]
 
 
-class DspDepthwise(_Conv2d):
+class _Depthwise(_Conv2d):
     """One channel a group, of few taps."""
-
-    name, requires = "dsp_depthwise", frozenset({"dsp"})
 
     def supports(self, node: Node, target: Target) -> bool:
         if not super().supports(node, target) or node.optional(5) is not None:
@@ -119,11 +119,60 @@ class DspDepthwise(_Conv2d):
         shape = self.shape(node, x, y)
         return is_depthwise(shape) and shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
 
+
+class DspDepthwise(_Depthwise):
+    """By SMLABB and SMLATT."""
+
+    name, requires = "dsp_depthwise", frozenset({"dsp"})
+
     def generate(self, request: KernelRequest) -> KernelCode:
         node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
         if request.inputs[0].external and x.channels % 4:
             return self.portable.generate(request)
         return depthwise_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), request.symbol,
+        )  # fmt: skip
+
+
+class _Mve(_Products):
+    requires = frozenset({"mve", "fp32"})
+
+    def __init__(self) -> None:
+        self.name = f"mve_{self.kind}"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return super().supports(node, target) and not is_fixed(node.call)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        residual = plane(request.inputs[1]) if node.optional(5) is not None else None
+        return mve_conv_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), residual, request.symbol,
+        )  # fmt: skip
+
+
+class MveConv2d(_Mve, _Conv2d):
+    """By VMLADAVA."""
+
+
+class MveGemm(_Mve, _Gemm):
+    """By VMLADAVA."""
+
+
+class MveDepthwise(_Depthwise):
+    """One channel a group, of few taps; the weights -128, which other tools may make, are left to others."""
+
+    name, requires = "mve_depthwise", frozenset({"mve", "fp32"})
+
+    def supports(self, node: Node, target: Target) -> bool:
+        fits = not is_fixed(node.call) and int(node.input(1).array.min(initial=0)) > -128
+        return fits and super().supports(node, target)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        return mve_depthwise_code(
             self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
             node.call.int("x_zp"), ending_of(node), request.symbol,
         )  # fmt: skip
@@ -137,4 +186,6 @@ class DspGemm(_Gemm, _Dsp):
     """By SMLAD."""
 
 
-CORTEX_M_KERNELS: tuple[Kernel, ...] = (DspDepthwise(), DspConv2d(), DspGemm())
+CORTEX_M_KERNELS: tuple[Kernel, ...] = (
+    MveDepthwise(), MveConv2d(), MveGemm(), DspDepthwise(), DspConv2d(), DspGemm(),
+)  # fmt: skip
