@@ -8,6 +8,7 @@ from typing import Any
 
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.c.render import environment
+from qcomp.codegen.elf_size import object_sizes
 from qcomp.codegen.toolchain import Compiler, compile_unit, compile_units, kernel_flags, run_tool
 from qcomp.errors import QcompError
 from qcomp.runtime.sources import BOARD, INCLUDE_DIR
@@ -42,6 +43,11 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
         # Arithmetic that the core lacks, in the compiler's own library: zig builds that for the core, once.
         run_tool([*command, "-nostartfiles", *objects, "-o", "model.elf"], folder)
     return folder / "model.elf"
+
+
+def flash_bytes(path: Path) -> int:
+    """What an image takes in flash: code, constants, and what variables start from."""
+    return object_sizes(path.read_bytes()).rom
 
 
 def _bytes(package: SourcePackage, key: str) -> list[int]:
