@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qcomp.codegen.c.arm.conv import Ending, conv_code
+from qcomp.codegen.c.arm.conv import conv_code
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
+from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable.code import stored_table
