@@ -124,7 +124,7 @@ def conv_code(
     QcompError where bias - zp * sum(w) leaves int32."""
     layout, residual = runs_of(shape), ending.residual
     lines, folded = _lines(shape, residual), stored_bias(weights, bias, x_zp)
-    form = ending.form(accumulator_reach(weights, bias, x_zp), mult)
+    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
     xs, ys = shape.strides[1] * shape.x.channels, shape.y.channels
     exact = external and layout.length % products.loaded > 0
     taken = layout.length + (0 if exact else -layout.length % products.unit)

@@ -63,7 +63,7 @@ def depthwise_code(
     lines = y.batch * y.height
     parts = split(lines, shape.macs / max(1, lines) / 3)
     tail = channels % _CHANNELS
-    form = ending.form(accumulator_reach(weights, bias, x_zp), mult)
+    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
     text = render(
         "depthwise.c.j2", symbol=symbol, ctype=form.ctype, taps=taps,
         pairs=[taps[i : i + 2] for i in range(0, len(taps), 2)], xs=sw * channels, ys=channels, columns=y.width,

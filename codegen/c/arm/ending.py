@@ -32,22 +32,31 @@ class Ending:
     table: tuple[int, ...] | None = None
     residual: Residual | None = None
 
-    def form(self, reach: NDArray[np.float64], mult: Float32) -> Form:
-        """The code for it; `reach` bounds the accumulators of each channel."""
-        added = 0.0 if self.residual is None else 256.0 * abs(self.residual.mult)
-        most = float(np.max(reach * np.abs(mult.astype(np.float64)), initial=0.0)) + added
+    def form(self, most: float) -> Form:
+        """The code for it, if results before they are rounded are at most `most` in magnitude."""
         near = self.kind == "i8" and most < _NEAR  # not where it is NaN
         clamped = self.kind == "i16" or (self.kind == "i8" and (self.lo > -128 or self.hi < 127))
         return Form(
             self.kind, self.table is not None, self.residual is not None, clamped, near, near and self.zp % 2 == 0
         )
 
+    def product_form(self, reach: NDArray[np.float64], mult: Float32) -> Form:
+        """The code for accumulators of which `reach` bounds those of each channel, times `mult`."""
+        added = 0.0 if self.residual is None else 256.0 * abs(self.residual.mult)
+        return self.form(float(np.max(reach * np.abs(mult.astype(np.float64)), initial=0.0)) + added)
+
     def values(self, form: Form, whole: int) -> dict[str, object]:
         """Fields of a qc_neon_rq, without the table; whole: bytes of a run without its rest."""
         r_zp, r_mult = (0, 0.0) if self.residual is None else (self.residual.zp, self.residual.mult)
         return {
-            "whole": whole, "zp": self.zp, "lo": self.lo, "hi": self.hi, "r_zp": r_zp,
-            "rounding": float_literal(_ROUNDING + (self.zp if form.even else 0)), "r_mult": float_literal(r_mult),
+            "whole": whole, **self.limits(form), "r_zp": r_zp, "r_mult": float_literal(r_mult),
+        }  # fmt: skip
+
+    def limits(self, form: Form) -> dict[str, object]:
+        """Fields that results are rounded and clamped with."""
+        return {
+            "zp": self.zp, "lo": self.lo, "hi": self.hi,
+            "rounding": float_literal(_ROUNDING + (self.zp if form.even else 0)),
         }  # fmt: skip
 
 
@@ -118,7 +127,7 @@ class Form:
             lines += found
             vectors.append(names)
         if self.table:
-            lines += _look_ups([name for names in vectors for name in names])
+            lines += look_ups([name for names in vectors for name in names])
             vectors = [[f"l_{name}" for name in names] for names in vectors]
         for group, names in zip(groups, vectors, strict=True):
             share = (16 if group.paired else 4 * self._size) * len(names if group.paired else group.accumulators)
@@ -140,13 +149,18 @@ class Form:
 
     def _results(self, g: int, group: Group, channels: int, r: str) -> tuple[list[str], list[str]]:
         """Statements that make int8x16_t vectors of a group's results, and their names; rows have equal shares."""
-        count = len(group.accumulators)
         lines = [
             f"{'' if self.residual else 'const '}float32x4_t f{g}_{i} = vmulq_f32(vcvtq_f32_s32({name}), {scale});"
             for i, (name, scale) in enumerate(zip(group.accumulators, group.scales, strict=True))
         ]
         if self.residual:
             lines += self._added(g, group, channels, r)
+        found, names = self.packed(g, group)
+        return lines + found, names
+
+    def packed(self, g: int, group: Group) -> tuple[list[str], list[str]]:
+        """Statements that make int8x16_t vectors of the group's real results f{g}_0, f{g}_1, ..., and their names."""
+        count, lines = len(group.accumulators), list[str]()
         if self.kind == "f32":
             names = [f"f{g}_{i}" for i in range(count)]
             return self._rows(lines, g, names, group, "f32", 64)
@@ -228,8 +242,9 @@ class Form:
         return lines
 
 
-def _look_ups(names: Sequence[str]) -> list[str]:
-    """The vectors through the table of 256 bytes at q->table: a quarter of it at a time, which hits other bytes not."""
+def look_ups(names: Sequence[str]) -> list[str]:
+    """Vectors l_NAME of what the table of 256 bytes at q->table has for those of the vectors, a quarter of it at a
+    time."""
     lines = [f"const uint8x16_t i_{name} = vreinterpretq_u8_s8({name});" for name in names]
     for quarter in range(4):
         table = f"table{quarter}"

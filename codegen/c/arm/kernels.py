@@ -1,4 +1,4 @@
-"""The ARM rows of the kernel table: products with constant weights, the richest instructions first."""
+"""The ARM rows of the kernel table: products with constant weights, the richest instructions first; and the others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from qcomp.codegen.c.arm.conv import conv_code
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
+from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.portable.code import stored_table
 from qcomp.codegen.c.x86.depthwise import is_depthwise
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.row import all_constant
@@ -62,13 +62,13 @@ def _planes(request: KernelRequest) -> tuple[Plane, Plane]:
 
 
 def _ending(request: KernelRequest) -> Ending:
-    node, call, table = request.node, request.node.call, request.node.optional(4)
+    node, call = request.node, request.node.call
     residual = None
     if node.optional(5) is not None:
         residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
     return Ending(
         _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
-        None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+        table_of(node, 4), residual,
     )  # fmt: skip
 
 
@@ -134,5 +134,5 @@ class Gemm(_Products):
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (
-    Depthwise(), *(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm)),
+    Depthwise(), *(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm)), *NEON_ROWS,
 )  # fmt: skip
