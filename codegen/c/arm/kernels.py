@@ -5,7 +5,7 @@ from __future__ import annotations
 from qcomp.codegen.c.arm.conv import conv_code
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.ending import Ending
-from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
+from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.x86.depthwise import is_depthwise
@@ -32,7 +32,7 @@ class _Products(Kernel):
         self.requires = frozenset({"neon", form.feature})
 
     def supports(self, node: Node, target: Target) -> bool:
-        return _is_product(node, target)
+        return _is_product(node, target) and self.products.multiplies(node.input(1).array)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -134,5 +134,5 @@ class Gemm(_Products):
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (
-    Depthwise(), *(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm)), *NEON_ROWS,
+    Depthwise(), *(row(form) for form in (SMMLA, SDOT, SMLAL) for row in (Conv2d, Gemm)), *NEON_ROWS,
 )  # fmt: skip

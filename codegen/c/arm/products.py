@@ -1,7 +1,8 @@
-"""How int8 dot products are made: tiles of pixels times vectors of four channels, by SDOT or by SMMLA.
+"""How int8 dot products are made: tiles of pixels times vectors of four channels, by SDOT, SMMLA or SMLAL.
 
-SDOT takes four taps of one pixel for four channels, SMMLA eight taps of two pixels for two channels each; a form says
-how bias and weights lie in memory for it, and how its accumulators are grouped for the ending.
+SDOT takes four taps of one pixel for four channels, SMMLA eight taps of two pixels for two channels each, widening
+multiplications two taps of one pixel for four channels; a form says how bias and weights lie in memory for it, and how
+its accumulators are grouped for the ending.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Products(ABC):
     def groups(self, pixels: int, vectors: int) -> tuple[Group, ...]:
         """The accumulators of a tile, as the results of whole vectors."""
 
+    def multiplies(self, weights: Int8) -> bool:
+        """Whether products with any int8 activations come out right."""
+        return True
+
     def covered(self, pixels: int, vectors: int) -> list[tuple[int, int]]:
         """(pixels, repeats) of the tiles that cover a line."""
         most = self.heights[vectors - 1]
@@ -51,15 +56,11 @@ class Products(ABC):
         return [(rows, repeats) for rows, repeats in ((most, full), (rest, 1)) if rows and repeats]
 
 
-class Sdot(Products):
-    """Four taps a lane; of sixteen taps in a row the pixel is loaded once."""
+class _ByPixel(Products):
+    """A vector of accumulators has four channels of a pixel."""
 
     def lanes(self, values: np.ndarray) -> np.ndarray:
         return values
-
-    def weights(self, weights: Int8) -> Int8:
-        channels, runs, taps = weights.shape
-        return weights.reshape(channels, runs, taps // 4, 4).transpose(1, 2, 0, 3)
 
     def groups(self, pixels: int, vectors: int) -> tuple[Group, ...]:
         scales = tuple(f"s{v}" for v in range(vectors))
@@ -70,6 +71,40 @@ class Sdot(Products):
         count = -(-pixels // self.heights[vectors - 1])
         rows, more = divmod(pixels, count)
         return [(height, repeats) for height, repeats in ((rows + 1, more), (rows, count - more)) if repeats]
+
+
+class Sdot(_ByPixel):
+    """Four taps a lane; of sixteen taps in a row the pixel is loaded once."""
+
+    def weights(self, weights: Int8) -> Int8:
+        channels, runs, taps = weights.shape
+        return weights.reshape(channels, runs, taps // 4, 4).transpose(1, 2, 0, 3)
+
+
+class Smlal(_ByPixel):
+    """Two taps a lane, and two more eight taps on: four products add up in 16 bits before they join sums of 32.
+
+    Of the four pairs in eight taps, channel n of four meets pair n ^ t with each t of `turns`."""
+
+    turns = (0, 1, 3, 2)
+
+    def weights(self, weights: Int8) -> Int8:
+        channels, runs, taps = weights.shape
+        whole = taps // 16 * 16
+        parts = [part for run in range(runs) for part in (weights[:, run, :whole], weights[:, run, whole:])]
+        return np.concatenate([self._turned(part) for part in parts])
+
+    def _turned(self, weights: Int8) -> Int8:
+        """[channels, taps] -> bytes: by sixteen taps (or the last eight) each turn's vectors."""
+        channels, taps = weights.shape
+        eights = 2 if taps >= 16 else 1
+        split = weights.reshape(channels // LANES, LANES, -1, eights, 4, 2)
+        turned = [np.stack([split[:, n, :, :, n ^ turn] for n in range(LANES)], axis=3) for turn in self.turns]
+        # turns of [vectors, sixteens, eights, n, 2] -> [sixteens, turns, vectors, eights, n, 2]
+        return np.stack(turned).transpose(2, 0, 1, 3, 4, 5).reshape(-1)
+
+    def multiplies(self, weights: Int8) -> bool:
+        return int(weights.min(initial=0)) > -128
 
 
 class Smmla(Products):
@@ -95,4 +130,5 @@ class Smmla(Products):
 
 
 SDOT = Sdot("sdot", "dotprod", 4, 16, (8, 8, 7, 6))
+SMLAL = Smlal("smlal", "neon", 8, 16, (6, 6, 6, 5))
 SMMLA = Smmla("smmla", "i8mm", 8, 8, (8, 8, 6, 6))

@@ -20,7 +20,7 @@ QUANT = Quantization.per_tensor(0.5, 3)
 
 @emulated
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize(("kinds", "each"), [(PRODUCTS, 24), (ELEMENTWISE, 16)])
+@pytest.mark.parametrize(("kinds", "each"), [(PRODUCTS, 20), (ELEMENTWISE, 16)])
 def test_one_op(level: str, kinds: tuple[str, ...], each: int, tmp_path: Path) -> None:
     batch = Batch([((9, LEVELS.index(level), PRODUCTS is kinds, i), [kinds[i % 5]], 1) for i in range(5 * each)])
     bad, used = wrong(batch.graph, batch.feeds, level, tmp_path, 2)
