@@ -25,13 +25,14 @@ class Products(ABC):
     loaded at once.
 
     heights: for tiles of one vector of channels, two, ... the most pixels whose accumulators, with what is loaded for
-    them, fit in registers."""
+    them, fit in registers.  from_end: loads of a pixel count from the end of the taps that are loaded at once."""
 
     name: str
     feature: str
     unit: int
     loaded: int
     heights: tuple[int, ...]
+    from_end: bool
 
     @abstractmethod
     def lanes(self, values: np.ndarray) -> np.ndarray:
@@ -129,6 +130,6 @@ class Smmla(Products):
         )  # fmt: skip
 
 
-SDOT = Sdot("sdot", "dotprod", 4, 16, (8, 8, 7, 6))
-SMLAL = Smlal("smlal", "neon", 8, 16, (6, 6, 6, 5))
-SMMLA = Smmla("smmla", "i8mm", 8, 8, (8, 8, 6, 6))
+SDOT = Sdot("sdot", "dotprod", 4, 16, (8, 8, 7, 6), True)
+SMLAL = Smlal("smlal", "neon", 8, 16, (6, 6, 6, 5), True)
+SMMLA = Smmla("smmla", "i8mm", 8, 8, (8, 8, 6, 6), False)
