@@ -68,12 +68,12 @@ class Tile:
 
 @cache
 def tile_helper(tile: Tile) -> CFunction:
-    groups = tile.products.groups(tile.pixels, tile.vectors)
+    rows, groups = range(tile.pixels), tile.products.groups(tile.pixels, tile.vectors)
     columns = list(zip(*(group.accumulators for group in groups), strict=True))
     text = render(
-        "tile.c.j2", tile=tile, rows=range(tile.pixels), columns=columns,
+        "tile.c.j2", tile=tile, rows=rows, columns=columns,
         scales=groups[0].scales, shared=tile.ending.shared(), ctype=tile.ending.ctype,
-        results=tile.ending.statements(groups, tile.channels, "y + {m} * ys", "r + {m} * ys"),
+        results=tile.ending.statements(groups, tile.channels, *([f"{p} + {m} * ys" for m in rows] for p in "yr")),
         steps=range(-(-tile.rest // tile.products.unit)),
     )  # fmt: skip
     return CFunction(tile.name, text)

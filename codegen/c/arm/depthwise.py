@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,9 @@ class _Tap:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Channels that are computed alike: `count` of sixteen at a time; exact: nothing behind them may be read."""
+class Channels:
+    """Channels before `channels` that are computed alike, `count` of sixteen at a time; exact: nothing behind them may
+    be read.  ys: channels of a result."""
 
     channels: int
     count: int
@@ -38,10 +40,19 @@ class _Part:
     def load(self, address: str) -> str:
         return load(address, self.count) if self.exact else f"vld1q_s8({address})"
 
-    def results(self, pixels: int) -> list[str]:
+    def results(self, places: Sequence[str]) -> list[str]:
+        """Statements that store the results of pixels at these addresses; pixel m has accumulators c{m}_0 ..."""
         scales = tuple(f"s{v}" for v in range(4))
-        groups = [Group(tuple(f"c{m}_{v}" for v in range(4)), scales, (m,)) for m in range(pixels)]
-        return self.form.statements(groups, self.count, f"to + {{m}} * {self.ys}")
+        groups = [Group(tuple(f"c{m}_{v}" for v in range(4)), scales, (m,)) for m in range(len(places))]
+        return self.form.statements(groups, self.count, places)
+
+
+def channel_parts(channels: int, external: bool, form: Form) -> list[Channels]:
+    """Whole sixteens, then the rest."""
+    tail = channels % _CHANNELS
+    whole = Channels(channels - tail, _CHANNELS, False, form, channels)
+    rest = Channels(channels, tail, external, form, channels)
+    return [part for part, there in ((whole, whole.channels > 0), (rest, tail > 0)) if there]
 
 
 def depthwise_code(
@@ -62,14 +73,12 @@ def depthwise_code(
     packed = flat.reshape(-1, _CHANNELS, kh * kw).transpose(0, 2, 1)  # [blocks, taps, 16]
     lines = y.batch * y.height
     parts = split(lines, shape.macs / max(1, lines) / 3)
-    tail = channels % _CHANNELS
     form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
     text = render(
         "depthwise.c.j2", symbol=symbol, ctype=form.ctype, taps=taps,
         pairs=[taps[i : i + 2] for i in range(0, len(taps), 2)], xs=sw * channels, ys=channels, columns=y.width,
-        whole=_Part(channels - tail, _CHANNELS, False, form, channels),
-        tail=_Part(tail, tail, external, form, channels),
-        parts=parts, per_image=y.height, x_image=x.image_stride, x_row=sh * x.row_stride, y_image=y.image_stride,
+        channels=channel_parts(channels, external, form), places=["to", f"to + {channels}"], parts=parts,
+        per_image=y.height, x_image=x.image_stride, x_row=sh * x.row_stride, y_image=y.image_stride,
         y_row=y.row_stride, shared=form.shared(), values=ending.values(form, 0), table=form.table,
     )  # fmt: skip
     constants: list[np.ndarray] = [

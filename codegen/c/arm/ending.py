@@ -117,10 +117,12 @@ class Form:
             lines.append("const float32x4_t r_mult = vdupq_n_f32(q->r_mult);")
         return lines
 
-    def statements(self, groups: Sequence[Group], channels: int, y: str, r: str = "") -> list[str]:
+    def statements(
+        self, groups: Sequence[Group], channels: int, y: Sequence[str], r: Sequence[str] = ()
+    ) -> list[str]:
         """The results of the groups, `channels` of a pixel, to memory.
 
-        y, r: addresses of a pixel's results and of what is added to them; {m} stands for the pixel."""
+        y, r: addresses of pixels' results and of what is added to them."""
         lines, vectors = [], []
         for index, group in enumerate(groups):
             found, names = self._results(index, group, channels, r)
@@ -133,7 +135,7 @@ class Form:
             share = (16 if group.paired else 4 * self._size) * len(names if group.paired else group.accumulators)
             share //= len(group.rows)
             for row, m in enumerate(group.rows):
-                address = y.format(m=m) if self._size == 1 else f"(int8_t*)({y.format(m=m)})"
+                address = y[m] if self._size == 1 else f"(int8_t*)({y[m]})"
                 lines += self._stored(address, names, row * share, channels * self._size)
         return lines
 
@@ -147,7 +149,7 @@ class Form:
             done += part
         return lines
 
-    def _results(self, g: int, group: Group, channels: int, r: str) -> tuple[list[str], list[str]]:
+    def _results(self, g: int, group: Group, channels: int, r: Sequence[str]) -> tuple[list[str], list[str]]:
         """Statements that make int8x16_t vectors of a group's results, and their names; rows have equal shares."""
         lines = [
             f"{'' if self.residual else 'const '}float32x4_t f{g}_{i} = vmulq_f32(vcvtq_f32_s32({name}), {scale});"
@@ -218,11 +220,11 @@ class Form:
                 lines.append(f"const int8x16_t {found[-1]} = vreinterpretq_s8_s{bits}({joined});")
         return lines, found
 
-    def _added(self, g: int, group: Group, channels: int, r: str) -> list[str]:
+    def _added(self, g: int, group: Group, channels: int, r: Sequence[str]) -> list[str]:
         """The residual's share of a group, in the order of its accumulators."""
         count = len(group.accumulators)
         if group.paired:
-            rows = [load(r.format(m=m), channels) for m in group.rows]
+            rows = [load(r[m], channels) for m in group.rows]
             lines = [f"const int8x16_t r{g}_row{i} = {text};" for i, text in enumerate(rows)]
             pair = [f"vreinterpretq_s16_s8(r{g}_row{min(i, len(rows) - 1)})" for i in range(2)]
             zips = [f"vreinterpretq_s8_s16(vzip{i + 1}q_s16({pair[0]}, {pair[1]}))" for i in range(-(-count // 4))]
@@ -231,7 +233,7 @@ class Form:
             share = 4 * count // len(group.rows)
             text = "vdupq_n_s8(0)"
             for row, m in enumerate(group.rows):
-                text = load(r.format(m=m), channels, text, row * share)
+                text = load(r[m], channels, text, row * share)
             lines = [f"const int8x16_t r{g}_0 = {text};"]
         for u in range(-(-count // 2)):
             half = f"vget_{'low' if u % 2 == 0 else 'high'}_s8(r{g}_{u // 2})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qcomp.codegen.c.arm.conv import conv_code
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
+from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of
@@ -101,24 +102,38 @@ class Depthwise(Kernel):
     """One channel a group, of few taps; the weights -128, which other tools may make, are left to portable code."""
 
     name, op, family, requires = "neon_depthwise", "qconv2d", "neon", frozenset({"neon"})
+    code = staticmethod(depthwise_code)
 
     def supports(self, node: Node, target: Target) -> bool:
         if not _is_product(node, target) or node.optional(5) is not None:
             return False
         x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        weights = node.input(1).array
-        few = weights.shape[1] * weights.shape[2] <= MOST_TAPS
-        return is_depthwise(_window(node, x, y)) and few and int(weights.min(initial=0)) > -128
+        shape = _window(node, x, y)
+        return is_depthwise(shape) and self.takes(shape, node.input(1).array)
+
+    def takes(self, shape: ConvShape, weights: Int8) -> bool:
+        few = shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
+        return few and int(weights.min(initial=0)) > -128
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (window_halo(node, node.input(1).shape[1:3]),)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, (x, y) = request.node, _planes(request)
-        return depthwise_code(
+        return self.code(
             _window(node, x, y), node.input(1).array, node.input(2).array, node.input(3).array,
             node.call.int("x_zp"), _ending(request), request.symbol, request.inputs[0].external,
         )  # fmt: skip
+
+
+class DepthwiseDots(Depthwise):
+    """3 x 3 taps of neighbours, for CPUs with dot products."""
+
+    name, requires = "sdot_depthwise", frozenset({"neon", "dotprod"})
+    code = staticmethod(depthwise_dots_code)
+
+    def takes(self, shape: ConvShape, weights: Int8) -> bool:
+        return has_dots(shape)
 
 
 class Gemm(_Products):
@@ -134,5 +149,5 @@ class Gemm(_Products):
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (
-    Depthwise(), *(row(form) for form in (SMMLA, SDOT, SMLAL) for row in (Conv2d, Gemm)), *NEON_ROWS,
+    DepthwiseDots(), Depthwise(), *(row(form) for form in (SMMLA, SDOT, SMLAL) for row in (Conv2d, Gemm)), *NEON_ROWS,
 )  # fmt: skip

@@ -94,7 +94,7 @@ def average_pool_code(
     varies = bool(np.any(mult != mult.flat[0]))
     form = ending.form(256.0 * area * float(np.abs(mult).max()))
     group = Group(tuple(f"c{v}" for v in range(4)), ("scale",) * 4, (0,))
-    parts = [(part, form.statements([group], part.count, "o")) for part in _parts(window.channels, external)]
+    parts = [(part, form.statements([group], part.count, ["o"])) for part in _parts(window.channels, external)]
     text = render(
         "average_pool.c.j2", symbol=symbol, window=window, parts=parts, start=-x_zp * area, varies=varies,
         values=ending.values(form, 0), shared=form.shared(), joined=area <= MOST_SUMMED,

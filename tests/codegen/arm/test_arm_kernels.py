@@ -115,3 +115,25 @@ def test_channels_and_taps_around_vectors(level: str, tmp_path: Path) -> None:
                 cases.op("qconv2d", operands, **end)
     bad, _ = wrong(cases.graph, cases.feeds, level, tmp_path)
     assert bad == []
+
+
+@emulated
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_depthwise_of_odd_and_even_images(level: str, tmp_path: Path) -> None:
+    cases = Cases(6)
+    for i, channels in enumerate((2, 8, 15, 16, 17, 40)):
+        for j, (height, width) in enumerate([(1, 1), (1, 4), (2, 3), (3, 2), (5, 5)]):
+            shape = (1 + j % 2, height, width, channels)
+            padded = (i + j) % 3 > 0 or min(height, width) < 3
+            x = cases.i8(shape) if padded else external(cases, shape)
+            weights = cases.rng.integers(-128 + (level == "aarch64"), 128, (channels, 3, 3, 1)).astype(np.int8)
+            bias = cases.rng.integers(-3000, 3000, channels).astype(np.int32)
+            mult = cases.rng.uniform(-0.01, 0.02, channels).astype(np.float32)
+            pads = (1, 1, 1, 1) if padded else (0, 0, 0, 0)
+            table = cases.constant(cases.rng.integers(-128, 128, 256).astype(np.int8))
+            operands = [x, *map(cases.constant, (weights, bias, mult)), *([table] if j == 2 else [])]
+            end = {"x_zp": 3, "zp": i - 2, "lo": -128 + 20 * (j % 2), "dtype": DType.F32 if j == 3 else DType.I8}
+            cases.op("qconv2d", operands, groups=channels, pads=pads, **end)
+    bad, used = wrong(cases.graph, cases.feeds, level, tmp_path, 2)
+    assert bad == []
+    assert used & {"sdot depthwise 2x2x16", "neon depthwise 2x16"}
