@@ -99,6 +99,11 @@ class _Lines:
     flat: bool
 
 
+def line_length(shape: ConvShape) -> int:
+    """Pixels that follow each other, where buffers have no halo."""
+    return _lines(shape, None).length
+
+
 def _lines(shape: ConvShape, residual: Residual | None) -> _Lines:
     x, y, (sh, _) = shape.x, shape.y, shape.strides
     pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and not any(shape.pads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qcomp.codegen.c.arm.conv import conv_code
+from qcomp.codegen.c.arm.conv import conv_code, line_length
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
 from qcomp.codegen.c.arm.ending import Ending
@@ -12,12 +12,15 @@ from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequ
 from qcomp.codegen.c.x86.depthwise import is_depthwise
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.row import all_constant
+from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
 from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.targets import Target
 
+#: Forms of products in order of preference.
+_FORMS: tuple[Products, ...] = (SMMLA, SDOT, SMLAL)
 _KINDS = {DType.I8: "i8", DType.I16: "i16", DType.F32: "f32"}
 
 
@@ -33,7 +36,15 @@ class _Products(Kernel):
         self.requires = frozenset({"neon", form.feature})
 
     def supports(self, node: Node, target: Target) -> bool:
-        return _is_product(node, target) and self.products.multiplies(node.input(1).array)
+        multiplies = self.products.multiplies(node.input(1).array)
+        return _is_product(node, target) and multiplies and not self._is_slower(node, target)
+
+    def _is_slower(self, node: Node, target: Target) -> bool:
+        """Whether another form does more at a time for runs and lines of these lengths."""
+        shape = self.shape(node, *(plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output)))
+        taps, pixels = runs_of(shape).length, line_length(shape)
+        others = (form for form in _FORMS if form.feature in target.features)
+        return any(form.rate(taps, pixels) > self.products.rate(taps, pixels) for form in others)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -149,5 +160,5 @@ class Gemm(_Products):
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (
-    DepthwiseDots(), Depthwise(), *(row(form) for form in (SMMLA, SDOT, SMLAL) for row in (Conv2d, Gemm)), *NEON_ROWS,
+    DepthwiseDots(), Depthwise(), *(row(form) for form in _FORMS for row in (Conv2d, Gemm)), *NEON_ROWS,
 )  # fmt: skip

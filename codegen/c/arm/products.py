@@ -50,6 +50,11 @@ class Products(ABC):
         """Whether products with any int8 activations come out right."""
         return True
 
+    @abstractmethod
+    def rate(self, taps: int, pixels: int) -> float:
+        """Products of a tap and a weight that an instruction adds up, for lines of pixels and runs of taps that leave
+        some of it unused."""
+
     def covered(self, pixels: int, vectors: int) -> list[tuple[int, int]]:
         """(pixels, repeats) of the tiles that cover a line."""
         most = self.heights[vectors - 1]
@@ -62,6 +67,9 @@ class _ByPixel(Products):
 
     def lanes(self, values: np.ndarray) -> np.ndarray:
         return values
+
+    def rate(self, taps: int, pixels: int) -> float:
+        return 16 * taps / (taps + -taps % self.unit)
 
     def groups(self, pixels: int, vectors: int) -> tuple[Group, ...]:
         scales = tuple(f"s{v}" for v in range(vectors))
@@ -104,12 +112,18 @@ class Smlal(_ByPixel):
         # turns of [vectors, sixteens, eights, n, 2] -> [sixteens, turns, vectors, eights, n, 2]
         return np.stack(turned).transpose(2, 0, 1, 3, 4, 5).reshape(-1)
 
+    def rate(self, taps: int, pixels: int) -> float:
+        return super().rate(taps, pixels) / 3  # two multiplications and a sum
+
     def multiplies(self, weights: Int8) -> bool:
         return int(weights.min(initial=0)) > -128
 
 
 class Smmla(Products):
     """Eight taps of two pixels (rows) and two channels (columns): accumulators are [r0c0, r0c1, r1c0, r1c1]."""
+
+    def rate(self, taps: int, pixels: int) -> float:
+        return 32 * taps / (taps + -taps % self.unit) * pixels / (pixels + pixels % 2)
 
     def lanes(self, values: np.ndarray) -> np.ndarray:
         pairs = values.reshape(-1, 2)
