@@ -16,7 +16,6 @@ from pathlib import Path
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.elf_size import Sizes, object_sizes
 from qcomp.errors import QcompError
-from qcomp.runtime.artifact import write_trailer
 from qcomp.runtime.sources import INCLUDE_DIR, SOURCES
 from qcomp.targets import Target
 
@@ -28,6 +27,8 @@ KERNEL_FLAGS: tuple[str, ...] = (
     "-std=c11", "-O3", *NUMERIC_FLAGS, "-ffreestanding", "-fPIC", "-fvisibility=hidden", "-g0",
     *SMALL_FLAGS, "-Wall", "-Werror=implicit-function-declaration",
 )  # fmt: skip
+#: Of code without an operating system: at fixed addresses, and what is not called takes no flash.
+_BARE_FLAGS = ("-fno-pic", "-fomit-frame-pointer", "-ffunction-sections", "-fdata-sections")
 _RUNTIME_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-fPIC", "-g0", *SMALL_FLAGS)
 _PROGRAM_FLAGS: tuple[str, ...] = ("-std=c11", "-O2", "-g0", "-s")
 _LINK_FLAGS = ("-shared", "-O2", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,--hash-style=gnu", "-s")
@@ -50,6 +51,13 @@ class Compiler:
         return triple if link else (*triple, *machine)
 
 
+def kernel_flags(target: Target) -> tuple[str, ...]:
+    """What generated files of a target are compiled with, besides the flags of its machine."""
+    if not target.bare_metal:
+        return KERNEL_FLAGS
+    return (*(flag for flag in KERNEL_FLAGS if flag != "-fPIC"), *_BARE_FLAGS)
+
+
 def find_compiler(cc: str | None = None) -> Compiler:
     """The compiler that `cc` names: None for the ziglang package, "gcc", "clang" or a path to one of them.
 
@@ -63,25 +71,8 @@ def find_compiler(cc: str | None = None) -> Compiler:
     path = shutil.which(cc)
     if path is None:
         raise QcompError(f"C compiler {cc!r} is not there", fix="give --cc the path of gcc or clang, or leave it out")
-    kind = "clang" if "clang" in Path(path).name or "clang" in _run([path, "--version"], Path(".")) else "gcc"
+    kind = "clang" if "clang" in Path(path).name or "clang" in run_tool([path, "--version"], Path(".")) else "gcc"
     return Compiler((path,), kind)
-
-
-def build_library(package: SourcePackage, out: Path, cc: str | None = None) -> Path:
-    """Compiles and links the package and writes the artifact to `out`, which is replaced in one step.
-
-    Raises QcompError with the compiler's first error, or when `out` cannot be written; no partial file stays.
-    """
-    compiler = find_compiler(cc)
-    out = Path(out)
-    if not out.parent.is_dir():
-        raise QcompError(f"folder {str(out.parent)!r} does not exist", where=str(out))
-    with tempfile.TemporaryDirectory(prefix="qcomp-") as name:
-        folder = Path(name)
-        package.write(folder)
-        library = link_library(package, folder, compiler)
-        replace_file(out, write_trailer(library, package.metadata))
-    return out
 
 
 def measure_code(package: SourcePackage) -> Sizes:
@@ -92,8 +83,19 @@ def measure_code(package: SourcePackage) -> Sizes:
         package.write(folder)
         units = [u for u in package.units if u.endswith(".c") and not u.endswith("_weights.c")]
         with ThreadPoolExecutor(_PROCESSES) as executor:
-            objects = executor.map(lambda u: compile_unit(compiler, package.machine(u), folder, u, KERNEL_FLAGS), units)
+            objects = executor.map(lambda unit: _compile(package, unit, folder, compiler), units)
             return sum((object_sizes((folder / o).read_bytes()) for o in objects), Sizes(0, 0))
+
+
+def _compile(package: SourcePackage, unit: str, folder: Path, compiler: Compiler) -> str:
+    machine = package.machine(unit)
+    return compile_unit(compiler, machine, folder, unit, kernel_flags(machine))
+
+
+def compile_units(package: SourcePackage, folder: Path, compiler: Compiler) -> list[str]:
+    """Compiles the package's units that lie in `folder`; their objects, in order."""
+    with ThreadPoolExecutor(_PROCESSES) as executor:
+        return list(executor.map(lambda unit: _compile(package, unit, folder, compiler), package.units))
 
 
 def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
@@ -103,7 +105,7 @@ def link_library(package: SourcePackage, folder: Path, compiler: Compiler) -> Pa
     weights = package.units[-1]
     ordered = [named[weights], *(named[unit] for unit in sorted(named) if unit != weights)]
     command = [*compiler.command, *compiler.flags(package.target, link=True), *_LINK_FLAGS, *ordered]
-    _run([*command, "-o", "model.so", "-lpthread"], folder)
+    run_tool([*command, "-o", "model.so", "-lpthread"], folder)
     return folder / "model.so"
 
 
@@ -129,7 +131,7 @@ def build_kernel_library(
     jobs = [(unit, KERNEL_FLAGS) for unit in kernels] + [(driver, (*_RUNTIME_FLAGS, f"-I{INCLUDE_DIR}"))]
     objects = _objects(compiler, lambda _: target, folder, jobs)
     command = [*compiler.command, *compiler.flags(target, link=True), *_LINK_FLAGS, *sorted(objects.values())]
-    _run([*command, "-o", "kernels.so", "-lpthread"], folder)
+    run_tool([*command, "-o", "kernels.so", "-lpthread"], folder)
     return folder / "kernels.so"
 
 
@@ -138,14 +140,14 @@ def build_plain_library(compiler: Compiler, target: Target, source: Path, flags:
     compiled = compile_unit(compiler, target, source.parent, source.name, (*flags, "-fvisibility=default"))
     library = source.with_suffix(".so")
     command = [*compiler.command, *compiler.flags(target, link=True), "-shared", "-nostdlib", compiled]
-    _run([*command, "-o", library.name], source.parent)
+    run_tool([*command, "-o", library.name], source.parent)
     return library
 
 
 def build_program(compiler: Compiler, target: Target, source: Path, out: Path, flags: Sequence[str]) -> None:
     """A program of one file for the target's machine, with its C library."""
     machine = compiler.flags(target, link=True)
-    _run([*compiler.command, *machine, *_PROGRAM_FLAGS, *flags, str(source), "-o", str(out), "-ldl"], out.parent)
+    run_tool([*compiler.command, *machine, *_PROGRAM_FLAGS, *flags, str(source), "-o", str(out), "-ldl"], out.parent)
 
 
 def compile_unit(compiler: Compiler, target: Target, folder: Path, unit: str, flags: Sequence[str]) -> str:
@@ -154,11 +156,12 @@ def compile_unit(compiler: Compiler, target: Target, folder: Path, unit: str, fl
     machine = compiler.flags(target)
     if not unit.endswith(".c"):
         flags = ("-g0",)
-    _run([*compiler.command, *machine, *flags, "-I.", "-c", unit, "-o", output], folder)
+    run_tool([*compiler.command, *machine, *flags, "-I.", "-c", unit, "-o", output], folder)
     return output
 
 
-def _run(command: Sequence[str], folder: Path) -> str:
+def run_tool(command: Sequence[str], folder: Path) -> str:
+    """Runs a compiler in `folder`; what it printed. QcompError with its first error."""
     environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

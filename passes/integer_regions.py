@@ -185,5 +185,12 @@ def _ends_integers(norm: Node, chosen: set[Node]) -> bool:
     return total in chosen and any(v.producer in chosen for v in activations(total))
 
 
+def gives_integers(graph: Graph) -> bool:
+    """Whether the model's outputs are to be int8: the graph's attribute `io`."""
+    return graph.attrs.get("io") == "int8"
+
+
 def _used(graph: Graph, node: Node, chosen: set[Node]) -> bool:
+    if gives_integers(graph) and any(graph.is_output(v) for v in node.outputs):
+        return True
     return any(user in chosen or user.op.name == "fake_quant" for v in node.outputs for user in graph.users(v))

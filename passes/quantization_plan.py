@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.passes.integer_regions import MOVEMENT, activations, integer_nodes, is_clamp, is_unary
+from qcomp.passes.integer_regions import MOVEMENT, activations, gives_integers, integer_nodes, is_clamp, is_unary
 from qcomp.passes.wide_reads import WideReads, wide_reads
 
 
@@ -58,7 +58,9 @@ class QuantizationPlan(Points):
 
 
 def plan_quantization(graph: Graph) -> QuantizationPlan:
-    """The plan for a float graph; values that fake_quant already produces count as quantized."""
+    """The plan for a float graph; values that fake_quant already produces count as quantized.
+
+    Outputs of integer nodes are points too where the model is to give integers."""
     integer = integer_nodes(graph)
     plan = QuantizationPlan(integer=integer, reads=wide_reads(graph, integer))
     # "raw": product or sum, clamped at most; "table": function of a point; "grid", "wide": on a grid of int8, int16
@@ -102,6 +104,9 @@ def plan_quantization(graph: Graph) -> QuantizationPlan:
         else:
             for value in node.outputs:
                 state[value] = "raw"
+    for value in graph.outputs if gives_integers(graph) else ():
+        if value.producer in plan.integer:
+            quantized(value, False)
     for value in plan.points:
         end = _table_end(graph, plan, value)
         if end is not None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
-from qcomp.codegen.toolchain import build_library
 from qcomp.compiler import Options, quantize
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx

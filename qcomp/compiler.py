@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.package import SourcePackage
-from qcomp.codegen.toolchain import build_library, replace_folder
+from qcomp.codegen.toolchain import replace_folder
 from qcomp.codegen.tune.file import Tuning, read_tuning
 from qcomp.errors import QcompError
 from qcomp.frontends.onnx import load_onnx
@@ -28,6 +29,7 @@ from qcomp.passes.common_subexpressions import CommonSubexpressions
 from qcomp.passes.dead_code import DeadCode
 from qcomp.passes.expand_attention import ExpandAttention
 from qcomp.passes.fit_accumulators import FitAccumulators
+from qcomp.passes.fixed_requantize import FixedRequantize
 from qcomp.passes.fold_constants import FoldConstants
 from qcomp.passes.fold_fake_quant import FoldFakeQuant
 from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
@@ -36,6 +38,7 @@ from qcomp.passes.fuse_requantize import FuseRequantize
 from qcomp.passes.fuse_residual import FuseResidual
 from qcomp.passes.fuse_tables import FuseTables
 from qcomp.passes.hoist_weight_movement import HoistWeightMovement
+from qcomp.passes.integer_edges import IntegerEdges
 from qcomp.passes.integer_regions import is_product
 from qcomp.passes.manager import Checker, PassRecord, run_passes
 from qcomp.passes.precision import read_precision
@@ -58,7 +61,9 @@ from qcomp.quantize.quality import Quality
 from qcomp.quantize.refinement import refine
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.trial import tried
+from qcomp.reports.arithmetic import check_arithmetic
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
+from qcomp.reports.memory import check_memory
 from qcomp.targets import Target, levels, native
 from qcomp.targets import target as target_named
 
@@ -73,6 +78,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 EFFORTS = ("normal", "high")
+REQUANTIZE = ("float", "fixed")
+IO = ("float", "int8")
 # As a precision: search for one.
 AUTO = "auto"
 
@@ -95,6 +102,9 @@ class Options:
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     `precision` maps names of nodes to "int8", "int16" (of the activations that they read) or "float32", or is the JSON
     file of such a mapping; "auto" searches for one that reaches the `goal`, as `judging` says.
+    `requantize` is the arithmetic of rounding, "float" or "fixed", and `io` says whether the model's inputs and
+    outputs are as in the model ("float") or the int8 that it computes with ("int8"); "" for both: what fits the target.
+    `max_ram` and `max_rom` bound bytes of memory; None: what the target has, if it says so.
     """
 
     method: str = "auto"
@@ -107,6 +117,10 @@ class Options:
     precision: Mapping[str, str] | str | Path | None = None
     goal: Goal | None = None
     judging: Judging | None = None
+    requantize: str = ""
+    io: str = ""
+    max_ram: int | None = None
+    max_rom: int | None = None
     cc: str | None = None
     levels: tuple[str, ...] = ()
     progress: Progress | None = field(default=None, compare=False)
@@ -118,6 +132,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
             raise QcompError(f"unknown effort {self.effort!r}", where="Options", fix=f"use {' or '.join(EFFORTS)}")
+        for name, value, known in (("requantize", self.requantize, REQUANTIZE), ("io", self.io, IO)):
+            if value and value not in known:
+                raise QcompError(f"unknown {name} {value!r}", where="Options", fix=f"use {' or '.join(known)}")
+        if self.io == "int8" and self.precision == AUTO:
+            raise QcompError(
+                "a search for precisions compares float results", where="Options.io",
+                fix="search first, save the precisions, and give their file",
+            )  # fmt: skip
         if isinstance(self.levels, str):
             raise QcompError(
                 f"levels is the text {self.levels!r}, not a tuple of names", where="Options",
@@ -179,7 +201,10 @@ def compile(
     machine = native() if target == "native" else target_named(target)
     held = levels(machine, options.levels)
     tuning = read_tuning_of(options, held)
-    options = replace(options, tuning=tuning)
+    options = replace(
+        options, tuning=tuning, requantize=options.requantize or machine.requantize,
+        io=options.io or IO[machine.requantize == "fixed"],
+    )  # fmt: skip
     _report(options, "import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
     if options.precision == AUTO:
@@ -196,9 +221,12 @@ def _lowered(
     _report(options, "quantize", 0, 1)
     graph = quantize(graph, calibration, options, observed)
     found = check_coverage(graph, options)
+    graph = _run(graph, arithmetic_passes(options), options)
+    check_arithmetic(graph, machine)
     tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
     package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
+    check_memory(package, options.max_ram, options.max_rom)
     return Artifact(graph, found, machine, package, options)
 
 
@@ -246,6 +274,8 @@ def quantize(
     nothing open, they are not read, nor where they were `observed` before.
     """
     graph = _choose_precision(canonical(graph, options), options)
+    if options.io == "int8":
+        graph.attrs["io"] = "int8"
     if options.dynamic:
         if samples is not None:
             raise QcompError(
@@ -354,6 +384,16 @@ def integer_lowering(own_scales: bool = True) -> list[Pass]:
         FuseQuantizeTranspose(),
         ProveAccumulators(),
     ]
+
+
+def arithmetic_passes(options: Options) -> list[Pass]:
+    """Passes that bring an integer graph to the arithmetic and to the edges that the options say."""
+    passes: list[Pass] = []
+    if options.io == "int8":
+        passes += [IntegerEdges(), TrivialTransposes()]
+    if options.requantize == "fixed":
+        passes.append(FixedRequantize())
+    return passes
 
 
 def is_quantized(graph: Graph) -> bool:

@@ -18,15 +18,17 @@ _COMPILERS = ("zig", "gcc", "clang")
 _ARCHITECTURES = ("x86_64", "aarch64", "arm", "riscv64", "generic")
 _RATES = ("int8", "float32", "bytes")
 _DOT_PRODUCTS = ("", "u8s8", "s8s8")
+_REQUANTIZE = ("float", "fixed")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory of the device and how much of it a model may take, in bytes."""
+    """One memory of the device: its address, and how much of it a model may take, in bytes."""
 
     name: str
     bytes: int
     kind: str  # "ram": arena and stack, "rom": code and weights
+    origin: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Target:
     "l1", "l2", "l3" to bytes.  `preference` orders targets for `native()`: the highest that the CPU allows wins.
     `rates` of one core, for estimates: multiply-accumulates a nanosecond in "int8" and in "float32", besides for kinds
     of products that differ ("int8_grouped", "float32_gemm"), and "bytes" moved a nanosecond.
+    `memories` of a microcontroller are in order of preference: images keep the arena in the first RAM that takes it.
+    `requantize` is the arithmetic that results are rounded in: "fixed" for cores that compute floats in software.
     `carries` names targets whose code goes into the same artifact: the richest that the CPU allows runs.
     """
 
@@ -56,6 +60,7 @@ class Target:
     rates: Mapping[str, float] = field(default_factory=dict)
     emulator: tuple[str, ...] = ()
     preference: int = 0
+    requantize: str = "float"
     carries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,12 +89,25 @@ class Target:
                 raise reject(f"cache {name} has {size} bytes")
         if self.rates and (not set(_RATES) <= set(self.rates) or min(self.rates.values()) <= 0):
             raise reject(f"rates need a positive number for each of {', '.join(_RATES)}")
+        if self.requantize not in _REQUANTIZE:
+            raise reject(f"requantize {self.requantize!r} is not one of {', '.join(_REQUANTIZE)}")
         for memory in self.memories:
             if memory.bytes <= 0 or memory.kind not in ("ram", "rom"):
                 raise reject(f"memory {memory.name!r} needs a positive size and kind ram or rom")
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @property
+    def bare_metal(self) -> bool:
+        """Whether code runs without an operating system: there are no shared libraries, and memories are budgets."""
+        return "freestanding" in self.triple
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes by kind of memory, "ram" and "rom"; empty where they are no budget."""
+        kinds = {memory.kind for memory in self.memories}
+        return {kind: sum(m.bytes for m in self.memories if m.kind == kind) for kind in sorted(kinds)}
 
     @property
     def stored_offset(self) -> int:

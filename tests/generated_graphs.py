@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import SourcePackage
-from qcomp.codegen.toolchain import build_library
 from qcomp.ir import DType, Graph, Quantization, TensorType, Value, print_graph, run, verify
 from qcomp.ir.halves import from_halves, to_halves
 from qcomp.runtime.loader import load

@@ -12,9 +12,9 @@ from generated_graphs import Batch, same_bits
 from test_generated_graphs import alias_plans, chain_plans, single_plans
 
 import qcomp
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.x86 import amx
-from qcomp.codegen.toolchain import build_library
 from qcomp.codegen.tune.candidates import candidates, network
 from qcomp.codegen.tune.file import Choice, Tuning
 from qcomp.errors import QcompError

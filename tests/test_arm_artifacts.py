@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from generated_graphs import KINDS, Batch, same_bits
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.arm.conv import widths
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.levels import generate_levels
-from qcomp.codegen.toolchain import build_library
 from qcomp.emulation import EmulatedModel, emulator_command
 from qcomp.errors import QcompError
 from qcomp.ir import run

@@ -13,10 +13,10 @@ from generated_graphs import ALIASES, KINDS, Batch, Seed, same_bits
 from generated_networks import SAMPLES, Networks
 
 import qcomp
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
-from qcomp.codegen.toolchain import build_library
 from qcomp.ir import run
 from qcomp.runtime.features import cpu_features, machine
 from qcomp.targets import levels, target

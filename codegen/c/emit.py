@@ -73,11 +73,12 @@ def generate(
     content = blob.content()
     metadata = describe(lowered, options, content)
     prefix = options.prefix
-    text = metadata_text(metadata)
-    symbols = Symbols(prefix, f"{prefix}_weights", f"{prefix}_metadata")
+    # A microcontroller's flash is for what runs: there, the description is beside the code.
+    text = b"" if target.bare_metal else metadata_text(metadata)
+    symbols = Symbols(prefix, f"{prefix}_weights", f"{prefix}_metadata" if text else "")
     files = code_files(lowered, symbols, len(content), len(text)).files
     weights, weights_unit = weight_files(prefix, content, options.weights)
-    files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
+    files |= (metadata_file(prefix, text) if text else {}) | weights | {"qcomp.h": HEADER.read_bytes()}
     sources = [n for n in files if n.endswith(".c") and n != weights_unit]
     units = (*sources, weights_unit)
     package = SourcePackage(prefix, target, files, units, metadata, lowered.plan, tuned=lowered.tuned)

@@ -97,6 +97,8 @@ class Kernel(ABC):
     requires: frozenset[str] = frozenset()
     family: str = ""
     """Kernels of one family share C functions; those of two cannot stand in for each other in a program."""
+    fixed: bool = False
+    """Whether `generate` follows the node's attribute `fixed`: results rounded in fixed point."""
     scheduled: bool = False
     """Whether `generate` follows `KernelRequest.schedule`."""
 
@@ -175,7 +177,8 @@ class KernelTable:
     def fitting(self, node: Node, target: Target) -> Iterator[Kernel]:
         """Kernels whose op, features and `supports` fit, in order of preference."""
         for kernel in self._by_op.get(node.op.name, ()):
-            if kernel.requires <= target.features and kernel.supports(node, target):
+            arithmetic = kernel.fixed or not node.attrs.get("fixed", False)
+            if arithmetic and kernel.requires <= target.features and kernel.supports(node, target):
                 yield kernel
 
     def find(self, node: Node, target: Target) -> Kernel | None:

@@ -49,7 +49,7 @@ class Options:
         name = identifier(model)
         own = f"{name}_model" if name.lower() in _TAKEN else name
         prefix = self.prefix or ("qcomp" if self.form == "lib" else own)
-        by_array = self.form == "c" and target.arch == "generic"
+        by_array = self.form == "c" and (target.arch == "generic" or target.bare_metal)
         return replace(self, prefix=prefix, weights=self.weights or ("array" if by_array else "incbin"))
 
 

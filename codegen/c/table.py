@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from qcomp.codegen.c.arm.kernels import ARM_KERNELS
+from qcomp.codegen.c.cortex_m.kernels import CORTEX_M_KERNELS
 from qcomp.codegen.c.kernel import KernelTable
 from qcomp.codegen.c.portable import PORTABLE
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
@@ -18,4 +19,4 @@ def kernel_table(*, portable_only: bool = False, sharing: bool = False) -> Kerne
     sharing: in the forms that have most constants in common with those of other targets."""
     if portable_only:
         return KernelTable(PORTABLE)
-    return KernelTable((*(SHARING_X86_KERNELS if sharing else X86_KERNELS), *ARM_KERNELS, *PORTABLE))
+    return KernelTable((*(SHARING_X86_KERNELS if sharing else X86_KERNELS), *ARM_KERNELS, *CORTEX_M_KERNELS, *PORTABLE))

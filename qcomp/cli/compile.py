@@ -41,6 +41,7 @@ from qcomp.cli.goal_options import (
     Scheduler,
     Validate,
 )
+from qcomp.cli.target_options import IoForm, MaxRam, MaxRom, RequantizeForm
 
 if TYPE_CHECKING:
     from qcomp.compiler import Artifact
@@ -132,6 +133,10 @@ def compile_model(
     ignore: Ignore = "",
     save_precision: SavePrecision = None,
     scheduler: Scheduler = None,
+    requantize: RequantizeForm = None,
+    io: IoForm = None,
+    max_ram: MaxRam = None,
+    max_rom: MaxRom = None,
     cc: Compiler = None,
     require_int8: RequireInt8 = False,
     save_graph: SaveGraph = None,
@@ -144,7 +149,7 @@ def compile_model(
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
-    from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of
+    from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of, parse_bytes
     from qcomp.cli.mix_report import search_facts
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
@@ -208,6 +213,10 @@ def compile_model(
             tuning=measured,
             precision=precision,
             goal=goal,
+            requantize=requantize or "",
+            io=io or "",
+            max_ram=None if max_ram is None else parse_bytes("--max-ram", max_ram),
+            max_rom=None if max_rom is None else parse_bytes("--max-rom", max_rom),
             judging=judging,
             cc=cc,
             levels=named,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qcomp.ir.fixed_point import FixedFactors, fixed_factors
 from qcomp.ir.intervals import outward
 from qcomp.ir.registry import Attr, Call, Interval
 from qcomp.ir.types import DType, TensorType
@@ -18,6 +19,8 @@ from qcomp.ir.types import DType, TensorType
 #: Terms up to which no sum of products of 9-bit differences leaves int32.
 MOST_TAPS = (2**31 - 1) // (255 * 255)
 ACTIVATIONS = (DType.I8, DType.I16)
+#: Of ops that can round in integers alone (see qcomp.ir.fixed_point): what the graph's attribute `requantize` says.
+FIXED = {"fixed": Attr("bool", False)}
 REQUANTIZE = {"zp": Attr("int", 0), "lo": Attr("int", -128), "hi": Attr("int", 127)}
 
 
@@ -31,16 +34,29 @@ def rounded_dtype(call: Call) -> DType:
     return DType.I16 if "dtype" in call.attrs and call.dtype("dtype") is DType.I16 else DType.I8
 
 
-def requantize(acc: np.ndarray, mult: np.ndarray | np.float32, zp: int, lo: int, hi: int) -> np.ndarray:
-    """int32 accumulators to int8, per the numeric contract; `mult` broadcasts and is float32."""
-    return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi)
-
-
 def round_clamped(real: np.ndarray, zp: int, lo: int, hi: int, dtype: DType = DType.I8) -> np.ndarray:
     """float32 steps to integers: rounded half to even, shifted by the zero point, clamped."""
     # Clamping the real first is exact (the bounds are integers) and keeps huge products inside int64.
     real = np.clip(real, np.float32(lo - zp), np.float32(hi - zp))
     return np.asarray(np.rint(real).astype(np.int64) + zp).astype(dtype.numpy)
+
+
+def clamped(steps: np.ndarray, zp: int, lo: int, hi: int, dtype: DType = DType.I8) -> np.ndarray:
+    """Integer steps, shifted by the zero point and clamped."""
+    return np.asarray(np.clip(steps + zp, lo, hi).astype(dtype.numpy))
+
+
+def is_fixed(call: Call) -> bool:
+    """Whether a node that can do either rounds in fixed point."""
+    return "fixed" in call.attrs and call.bool("fixed")
+
+
+def rescaled(call: Call, acc: np.ndarray, mult: np.ndarray | np.float32) -> np.ndarray:
+    """int32 accumulators to the node's integers, in the arithmetic that it has; `mult` broadcasts and is float32."""
+    zp, lo, hi, dtype = call.int("zp"), call.int("lo"), call.int("hi"), rounded_dtype(call)
+    if is_fixed(call):
+        return clamped(fixed_factors(mult).rounded(acc.astype(np.int32)), zp, lo, hi, dtype)
+    return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi, dtype)
 
 
 def apply_table(y: np.ndarray, table: np.ndarray | None) -> np.ndarray:
@@ -134,14 +150,25 @@ def finish(
     """Accumulators (channels last, any integer dtype that holds int32 values) to the node's result.
 
     residual i8, of the result's shape: float32(residual − r_zp)·r_mult is added before rounding, the product and the
-    sum each rounded to float32.
+    sum each rounded to float32; in fixed point both terms are added exactly.
     """
+    if is_fixed(call) and call.dtype("dtype") is not DType.F32:
+        factors, terms = product_factors(call, mult), [acc.astype(np.int32)]
+        if residual is not None:
+            terms.append(residual.astype(np.int32) - call.int("r_zp"))
+        zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
+        return apply_table(clamped(factors.rounded(*terms), zp, lo, hi, rounded_dtype(call)), table)
     real = np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
     if call.dtype("dtype") is DType.F32:
         return real
     if residual is not None:
         real = real + residual_term(call, residual)
     return apply_table(rounded_result(call, real), table)
+
+
+def product_factors(call: Call, mult: np.ndarray) -> FixedFactors:
+    """Of a product in fixed point: of its accumulators and, if it has one, of the residual."""
+    return fixed_factors(mult, np.float32(call.float("r_mult"))) if call.has(5) else fixed_factors(mult)
 
 
 def rounded_result(call: Call, real: np.ndarray) -> np.ndarray:
@@ -165,8 +192,10 @@ def result_interval(call: Call, low: np.ndarray, high: np.ndarray, table_index: 
     """Bounds of the integer result of requantizing float32 values between low and high (either may be the larger);
     `table_index`: of the operand of an op that may have a table."""
     zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-    ends = [np.clip(np.rint(np.asarray(e, np.float64)) + zp, lo, hi) for e in (low, high)]
-    bounds = Interval(np.minimum(*ends), np.maximum(*ends))
+    steps = [np.rint(np.asarray(e, np.float64)) for e in (low, high)]
+    slack = int(is_fixed(call))  # in fixed point a value next to a tie may round to the other side
+    ends = np.minimum(*steps) - slack, np.maximum(*steps) + slack
+    bounds = Interval(*(np.clip(e + zp, lo, hi) for e in ends))
     if table_index is None or not call.has(table_index):
         return bounds
     table = call.constant(table_index)
@@ -238,4 +267,4 @@ def _of_weights(call: Call, bound: np.ndarray, shape: tuple[int, ...]) -> np.nda
     return grouped.reshape(shape[0], *(1,) * (len(shape) - 2), shape[-1])
 
 
-PRODUCT = {"x_zp": Attr("int", 0), **REQUANTIZE, "dtype": Attr("dtype", DType.I8)}
+PRODUCT = {**FIXED, "x_zp": Attr("int", 0), **REQUANTIZE, "dtype": Attr("dtype", DType.I8)}

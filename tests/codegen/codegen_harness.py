@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.kernel import KernelTable
 from qcomp.codegen.c.table import kernel_table
-from qcomp.codegen.toolchain import build_library
 from qcomp.ir import DType, Graph, Quantization, TensorType, Value, run, verify
 from qcomp.runtime.loader import load
 from qcomp.targets import target

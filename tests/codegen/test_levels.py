@@ -14,12 +14,13 @@ import pytest
 from codegen_harness import differences
 from test_package import network
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c import cpuid
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.levels import choice, generate_levels
 from qcomp.codegen.c.package import Options, SourcePackage
 from qcomp.codegen.elf_size import object_sizes
-from qcomp.codegen.toolchain import KERNEL_FLAGS, build_library, compile_unit, find_compiler
+from qcomp.codegen.toolchain import KERNEL_FLAGS, compile_unit, find_compiler
 from qcomp.errors import QcompError
 from qcomp.ir import run
 from qcomp.runtime.artifact import read_trailer

@@ -15,9 +15,10 @@ import pytest
 from codegen_harness import PORTABLE, Cases, differences
 from test_float_kernels import casts, movement, products, reductions, two_operands
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import Options
-from qcomp.codegen.toolchain import NUMERIC_FLAGS, build_library, find_compiler, link_library
+from qcomp.codegen.toolchain import NUMERIC_FLAGS, find_compiler, link_library
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph, parse_graph, run
 from qcomp.runtime.features import cpu_features
@@ -85,7 +86,8 @@ from pathlib import Path
 from test_package import network
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import Options
-from qcomp.codegen.toolchain import NUMERIC_FLAGS, build_library
+from qcomp.codegen.build import build_library
+from qcomp.codegen.toolchain import NUMERIC_FLAGS
 from qcomp.targets import target
 folder = Path(sys.argv[1])
 package = generate(network().graph, target("x86_64-avx512vnni"), Options(form="c"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from codegen_harness import differences
 
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.kernel import Halo, KernelTable
 from qcomp.codegen.c.levels import generate_levels
@@ -19,7 +20,6 @@ from qcomp.codegen.c.package import Tuned
 from qcomp.codegen.c.portable import PORTABLE
 from qcomp.codegen.c.portable.products import QConv2d
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
-from qcomp.codegen.toolchain import build_library
 from qcomp.codegen.tune.candidates import Candidate, Layer, candidates, network
 from qcomp.codegen.tune.choose import Rounds, Sample, choose
 from qcomp.codegen.tune.file import Choice, Tuning, parse_tuning, read_tuning

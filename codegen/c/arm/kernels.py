@@ -7,7 +7,7 @@ from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
-from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of
+from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of, takes
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.x86.depthwise import is_depthwise
 from qcomp.codegen.c.x86.packing import bias_fits
@@ -63,7 +63,7 @@ class _Products(Kernel):
 
 def _is_product(node: Node, target: Target) -> bool:
     x = node.input(0)
-    if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant:
+    if not takes(target) or x.dtype is not DType.I8 or x.is_constant:
         return False
     constant = all_constant(node, 1, 2, 3, 4)
     return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))

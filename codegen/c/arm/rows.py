@@ -32,6 +32,11 @@ def table_of(node: Node, operand: int) -> tuple[int, ...] | None:
     return None if value is None else tuple(int(v) for v in stored_table(value.array, 0))
 
 
+def takes(target: Target) -> bool:
+    """Whether the kernels are for it: 32-bit ARM lacks some of their intrinsics, and activations are signed."""
+    return target.arch == "aarch64" and target.activation_storage == "s8"
+
+
 class NeonKernel(Kernel):
     """A row for any 64-bit ARM CPU; activations are stored signed."""
 
@@ -42,7 +47,7 @@ class NeonKernel(Kernel):
         self.name = f"neon_{self.kind}"
 
     def supports(self, node: Node, target: Target) -> bool:
-        return target.activation_storage == "s8" and not all_constant(node, 0) and self.fits(node)
+        return takes(target) and not all_constant(node, 0) and self.fits(node)
 
     def fits(self, node: Node) -> bool:
         raise NotImplementedError
@@ -52,7 +57,7 @@ class _Binary(NeonKernel):
     """Two operands, either of which may be constant or broadcast over pixels."""
 
     def supports(self, node: Node, target: Target) -> bool:
-        return target.activation_storage == "s8" and not all_constant(node, 0, 1) and self.fits(node)
+        return takes(target) and not all_constant(node, 0, 1) and self.fits(node)
 
     def fits(self, node: Node) -> bool:
         values = (node.input(0), node.input(1), node.output)

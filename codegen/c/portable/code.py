@@ -16,6 +16,19 @@ from qcomp.ir import DType, Node, Value
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
+FIXED = CFunction(
+    "q_clamp",
+    """\
+static inline int32_t q_clamp(int32_t v, int32_t lo, int32_t hi)
+{
+    return v < lo ? lo : v > hi ? hi : v;
+}
+static inline __attribute__((unused)) int32_t q_clamp_wide(int64_t v, int32_t lo, int32_t hi)
+{
+    return v < lo ? lo : v > hi ? hi : (int32_t)v;
+}""",
+)
+
 ROUND = CFunction(
     "q_round",
     """\
@@ -27,6 +40,18 @@ static inline int32_t q_round(float v, float lo, float hi)
     return (int32_t)((v + 12582912.0f) - 12582912.0f);
 }""",
 )
+
+
+def fixed_rounded(terms: str, shift: int, zp: int, lo: int, hi: int, stored: int, *, wide: bool = True) -> str:
+    """C of a sum of products in fixed point (qcomp.ir.fixed_point), rounded, with zero point and clamp, as it is
+    stored; it needs FIXED.  wide: the terms are int64, else int32."""
+    half = f"{1 << (shift - 1)}" + ("LL" if shift > 31 else "")
+    # From 32 bits on, what a 64-bit product of int32 leaves fits in an int32.
+    narrowed = f"(int32_t)(({terms} + {half}) >> {shift})"
+    clamped = f"q_clamp({narrowed}, {lo - zp}, {hi - zp})"
+    if wide and shift < 32:
+        clamped = f"q_clamp_wide(({terms} + {half}) >> {shift}, {lo - zp}, {hi - zp})"
+    return f"{clamped} + {zp + stored}"
 
 
 def rounded(real: str, zp: int, lo: int, hi: int, shift: int) -> str:

@@ -51,6 +51,7 @@ class Arithmetic:
     x_shift: int | str  # taken off every element: a number, or an expression where it is computed
     store: str
     real: bool
+    multiplier: str = "float"  # type of the multipliers of `store`
 
 
 def _windowed(
@@ -139,6 +140,7 @@ class WindowedProduct(Kernel):
         self.name = op if transposed else f"{op}_windowed"
         self.op = op
         self.transposed = transposed
+        self.fixed = True
 
     def supports(self, node: Node, target: Target) -> bool:
         return constant_operands(node, (1, 2, 3, 4)) and node.optional(5) is None
@@ -148,10 +150,11 @@ class WindowedProduct(Kernel):
         shift = operands.source(0).shift + node.call.int("x_zp")
         epilogue = Epilogue(node, operands)
         arithmetic = Arithmetic(
-            "int8_t", "uint32_t", "int32_t", shift, epilogue.store("acc[j]", "multiplier[j]"), False
-        )
+            "int8_t", "uint32_t", "int32_t", shift, epilogue.store("acc[j]", "multiplier[j]"), False,
+            epilogue.multiplier_type,
+        )  # fmt: skip
         return _windowed(
-            request, operands, node.input(1).array, node.input(2).array.astype(np.uint32), None, node.input(3).array,
+            request, operands, node.input(1).array, node.input(2).array.astype(np.uint32), None, epilogue.multipliers,
             arithmetic, transposed=self.transposed, table=epilogue.table, helpers=tuple(epilogue.helpers), last=True,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import ROUND, Operands, render, rounded
+from qcomp.codegen.c.portable.code import FIXED, ROUND, Operands, fixed_rounded, render, rounded
 from qcomp.codegen.c.portable.convolutions import image, is_channels_last
 from qcomp.codegen.c.portable.fixed_math import helpers_for
 from qcomp.codegen.c.portable.nest import sum_of, term
@@ -16,9 +16,11 @@ from qcomp.codegen.c.portable.reductions import _extreme
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
+from qcomp.ir.fixed_point import fixed_factors
 from qcomp.ir.ops.pool import AvgPool as AvgPoolOp
 from qcomp.ir.ops.qpool import QAvgPool as QAvgPoolOp
 from qcomp.ir.ops.resize import axis_taps, resized_axes
+from qcomp.ir.requantize import is_fixed
 from qcomp.targets import Target
 
 
@@ -27,6 +29,7 @@ class Pool(Kernel):
 
     def __init__(self, op: str) -> None:
         self.name = self.op = op
+        self.fixed = op == "qavg_pool"
 
     def supports(self, node: Node, target: Target) -> bool:
         dtype = node.input(0).dtype
@@ -41,7 +44,7 @@ class Pool(Kernel):
         kernel, dilations = call.ints("kernel"), call.ints("dilations") if "dilations" in node.attrs else (1, 1)
         real = x.source.dtype is DType.F32
         helpers: tuple[CFunction, ...] = ()
-        divisors = ""
+        divisors, divisor_type = "", "float"
         if self.op == "max_pool":
             # Stored order is logical order: the maximum needs no shift.
             kind, shift = ("float", 0) if real else ("int32_t", 0)
@@ -53,18 +56,23 @@ class Pool(Kernel):
             kind, shift, start, step, finish = "float", 0, "0.0f", "acc + v", "acc / divisor"
         else:
             mult = (call.float("ratio") / QAvgPoolOp.counts(call)).astype(np.float32)
-            divisors = operands.constant(mult)
             kind, shift, start, step = "int32_t", call.int("x_zp") + x.source.shift, "0", "acc + v"
             zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-            finish = rounded("(float)acc * divisor", zp, lo, hi, y.source.shift)
-        if self.op == "qavg_pool":
-            helpers = (ROUND,)
+            if is_fixed(call):
+                found = fixed_factors(mult)
+                divisors, divisor_type = operands.constant(found.factors[0].astype(np.int32)), "int32_t"
+                finish = fixed_rounded("(int64_t)acc * divisor", found.shift, zp, lo, hi, y.source.shift)
+                helpers = (FIXED,)
+            else:
+                divisors = operands.constant(mult)
+                finish = rounded("(float)acc * divisor", zp, lo, hi, y.source.shift)
+                helpers = (ROUND,)
         parts = split(y.n * y.h, y.w * y.c * math.prod(kernel))
         text = render(
             "pool.c.j2",
             symbol=request.symbol, x=x, y=y, parts=parts, kernel=kernel, strides=call.ints("strides"),
             dilations=dilations, pads=call.ints("pads"), kind=kind, start=start, step=step, finish=finish,
-            shift=shift, divisors=divisors, block=16 if last else 1,
+            shift=shift, divisors=divisors, divisor_type=divisor_type, block=16 if last else 1,
         )  # fmt: skip
         return KernelCode(helpers, text, parts.count, tuple(operands.constants), f"portable_{self.name}")
 

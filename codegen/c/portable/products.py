@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcomp.codegen.c.kernel import NO_HALO, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.portable.code import ROUND, Operands, Source, render, rounded, stored_table
+from qcomp.codegen.c.portable.code import FIXED, ROUND, Operands, Source, fixed_rounded, render, rounded, stored_table
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
+from qcomp.ir.requantize import is_fixed, product_factors
 from qcomp.targets import Target
 
 #: Output channels that a block of the portable kernels computes together.
@@ -41,7 +42,21 @@ class Epilogue:
         if self.operands.present(5):
             self.residual = self.operands.source(5)
         if not self.real:
-            self.helpers.append(ROUND)
+            self.helpers.append(FIXED if self.fixed else ROUND)
+
+    @property
+    def fixed(self) -> bool:
+        return is_fixed(self.node.call)
+
+    @property
+    def multipliers(self) -> np.ndarray:
+        """What an accumulator is multiplied by: float32, or int32 in fixed point; [O]."""
+        mult = self.node.input(3).array
+        return product_factors(self.node.call, mult).factors[0].astype(np.int32) if self.fixed else mult
+
+    @property
+    def multiplier_type(self) -> str:
+        return "int32_t" if self.fixed else "float"
 
     @property
     def real(self) -> bool:
@@ -49,6 +64,8 @@ class Epilogue:
 
     def store(self, accumulator: str, multiplier: str) -> str:
         """C expression of the stored result."""
+        if self.fixed:
+            return self._store_fixed(accumulator, multiplier)
         product = f"(float)(int32_t){accumulator} * {multiplier}"
         if self.real:
             return product
@@ -57,7 +74,21 @@ class Epilogue:
             product = f"({product}) + (float){centred} * {float_literal(self.node.call.float('r_mult'))}"
         result, call = self.operands.result(), self.node.call
         stored = rounded(product, call.int("zp"), call.int("lo"), call.int("hi"), result.shift)
-        return f"({result.ctype})table[(uint8_t)({stored})]" if self.table else f"({result.ctype})({stored})"
+        return self._looked_up(stored)
+
+    def _looked_up(self, stored: str) -> str:
+        kind = self.operands.result().ctype
+        return f"({kind})table[(uint8_t)({stored})]" if self.table else f"({kind})({stored})"
+
+    def _store_fixed(self, accumulator: str, multiplier: str) -> str:
+        call = self.node.call
+        found = product_factors(call, self.node.input(3).array)
+        terms = f"(int64_t)(int32_t){accumulator} * {multiplier}"
+        if self.residual is not None:
+            centred = f"((int32_t)residual[j] - {self.residual.shift + call.int('r_zp')})"
+            terms += f" + (int64_t){centred} * {int(found.factors[1])}"
+        zp, lo, hi, shift = call.int("zp"), call.int("lo"), call.int("hi"), self.operands.result().shift
+        return self._looked_up(fixed_rounded(terms, found.shift, zp, lo, hi, shift))
 
 
 def constant_operands(node: Node, indices: tuple[int, ...]) -> bool:
@@ -95,7 +126,7 @@ def _halo(node: Node) -> Halo:
 class QConv2d(Kernel):
     """Walks the windows over a padded input: dot products along long runs, else vectors across output channels."""
 
-    name, op = "qconv2d", "qconv2d"
+    name, op, fixed = "qconv2d", "qconv2d", True
 
     def supports(self, node: Node, target: Target) -> bool:
         return constant_operands(node, (1, 2, 3, 4)) and not _pads_with_words(node)
@@ -119,17 +150,18 @@ class QConv2d(Kernel):
         packed = blocked(rows, groups)
         if not long:
             packed = np.moveaxis(packed, 2, -1)
+        epilogue = Epilogue(node, operands)
         names = {
             "w": operands.constant(packed),
             "b": operands.constant(blocked(folded_bias(node, source.shift), groups)),
-            "m": operands.constant(blocked(node.input(3).array, groups)),
+            "m": operands.constant(blocked(epilogue.multipliers, groups)),
         }
-        epilogue = Epilogue(node, operands)
         parts = split(y.shape[0] * y.shape[1], y.shape[2] * weights.size / 8)
         pads, strides, dilations = call.ints("pads"), call.ints("strides"), call.ints("dilations")
         text = render(
             "conv.c.j2",
-            symbol=request.symbol, x=x, y=y, xtype=source.ctype, ytype=result.ctype, names=names, out=result.pointer,
+            symbol=request.symbol, mtype=epilogue.multiplier_type, x=x, y=y, xtype=source.ctype, ytype=result.ctype,
+            names=names, out=result.pointer,
             parts=parts, groups=groups, per_group=per_group, blocks=-(-per_group // BLOCK), block=BLOCK,
             inner=weights.shape[3], kernel_rows=weights.shape[1], taps=taps, run=run, long=long,
             row_step=strides[0] * x.row_stride, column_step=strides[1] * x.shape[3],
@@ -147,18 +179,18 @@ class QConv2d(Kernel):
         operands = Operands(request)
         source, result = operands.source(0), operands.result()
         x, y = request.inputs[0], request.outputs[0]
-        weights = node.input(1).array
+        weights, epilogue = node.input(1).array, Epilogue(node, operands)
         names = {
             "w": operands.constant(np.moveaxis(weights[:, :, :, 0], 0, -1)),
             "b": operands.constant(folded_bias(node, source.shift)),
-            "m": operands.constant(node.input(3).array),
+            "m": operands.constant(epilogue.multipliers),
         }
-        epilogue = Epilogue(node, operands)
         parts = split(y.shape[0] * y.shape[1], y.shape[2] * weights.size)
         pads, strides, dilations = call.ints("pads"), call.ints("strides"), call.ints("dilations")
         text = render(
             "depthwise.c.j2",
-            symbol=request.symbol, x=x, y=y, xtype=source.ctype, ytype=result.ctype, names=names, out=result.pointer,
+            symbol=request.symbol, mtype=epilogue.multiplier_type, x=x, y=y, xtype=source.ctype, ytype=result.ctype,
+            names=names, out=result.pointer,
             parts=parts, kernel_rows=weights.shape[1], taps=weights.shape[2], channels=weights.shape[0], block=BLOCK,
             row_step=strides[0] * x.row_stride, column_step=strides[1] * x.shape[3],
             tap_row=dilations[0] * x.row_stride, tap_column=dilations[1] * x.shape[3],
@@ -178,7 +210,7 @@ def _pads_with_words(node: Node) -> bool:
 class QGemm(Kernel):
     """Rows of x times rows of w: dot products along k."""
 
-    name, op = "qgemm", "qgemm"
+    name, op, fixed = "qgemm", "qgemm", True
 
     def supports(self, node: Node, target: Target) -> bool:
         return constant_operands(node, (1, 2, 3, 4))
@@ -189,16 +221,17 @@ class QGemm(Kernel):
         source, result = operands.source(0), operands.result()
         columns, depth = node.input(1).shape
         rows = math.prod(result.shape[:-1])
+        epilogue = Epilogue(node, operands)
         names = {
             "w": operands.constant(node.input(1).array),
             "b": operands.constant(folded_bias(node, source.shift)),
-            "m": operands.constant(node.input(3).array),
+            "m": operands.constant(epilogue.multipliers),
         }
-        epilogue = Epilogue(node, operands)
         parts = split(columns, rows * depth / 8, grain=4)
         text = render(
             "qgemm.c.j2",
-            symbol=request.symbol, xtype=source.ctype, ytype=result.ctype, names=names, out=result.pointer,
+            symbol=request.symbol, mtype=epilogue.multiplier_type, xtype=source.ctype, ytype=result.ctype, names=names,
+            out=result.pointer,
             parts=parts, rows=rows, columns=columns, depth=depth, table=epilogue.table,
             x_row=flat_index("row", source.shape[:-1], source.strides[:-1]),
             y_row=flat_index("row", result.shape[:-1], result.strides[:-1]),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from qcomp.codegen.c.kernel import Kernel
-from qcomp.codegen.c.portable.code import ROUND, rounded, scalar_type, stored_table
+from qcomp.codegen.c.portable.code import FIXED, ROUND, fixed_rounded, rounded, scalar_type, stored_table
 from qcomp.codegen.c.portable.elementwise import Elementwise, Walk
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node, Quantization
+from qcomp.ir.fixed_point import fixed_factors
+from qcomp.ir.ops.qelementwise import qadd_factors
+from qcomp.ir.requantize import is_fixed
 from qcomp.targets import Target
 
 
@@ -21,12 +24,23 @@ def requantize_lines(walk: Walk, node: Node, real: str, table_index: int, *, zer
 
     With `zero_inside` the zero point, as that of uint8, is added as a float before rounding.
     """
-    shift = walk.operands.result().shift
     zp, lo, hi = _int(node, "zp"), _int(node, "lo"), _int(node, "hi")
     walk.helpers.append(ROUND)
     if zero_inside:
         real, zp = f"({real}) + {float_literal(zp + 128)}", -128
-    stored = rounded(real, zp, lo, hi, shift)
+    _store_lines(walk, node, rounded(real, zp, lo, hi, walk.operands.result().shift), table_index)
+
+
+def fixed_lines(walk: Walk, node: Node, terms: str, shift: int, table_index: int, *, wide: bool = True) -> None:
+    """Lines that round a sum of products in fixed point, add the zero point and store, through a table if any."""
+    zp, lo, hi = _int(node, "zp"), _int(node, "lo"), _int(node, "hi")
+    walk.helpers.append(FIXED)
+    stored = fixed_rounded(terms, shift, zp, lo, hi, walk.operands.result().shift, wide=wide)
+    _store_lines(walk, node, stored, table_index)
+
+
+def _store_lines(walk: Walk, node: Node, stored: str, table_index: int) -> None:
+    shift = walk.operands.result().shift
     kind = walk.operands.result().ctype
     if walk.operands.present(table_index):
         table = node.input(table_index).array
@@ -37,13 +51,24 @@ def requantize_lines(walk: Walk, node: Node, real: str, table_index: int, *, zer
         walk.lines.append(f"@y = ({kind})({stored});")
 
 
+def _scaled_lines(walk: Walk, node: Node, steps: str, table_index: int) -> None:
+    """Lines that multiply an int32 expression by the node's `mult` and round, in the arithmetic that it has."""
+    mult = node.call.float("mult")
+    if is_fixed(node.call):
+        found = fixed_factors(mult)
+        return fixed_lines(walk, node, f"(int64_t){steps} * {int(found.factors[0])}", found.shift, table_index)
+    requantize_lines(walk, node, f"(float){steps} * {float_literal(mult)}", table_index)
+
+
 class QAdd(Elementwise):
-    name, op = "qadd", "qadd"
+    name, op, fixed = "qadd", "qadd", True
 
     def supports(self, node: Node, target: Target) -> bool:
         return _constant_table(node, 2)
 
     def build(self, node: Node, walk: Walk) -> None:
+        if is_fixed(node.call):
+            return self._build_fixed(node, walk)
         sums = []
         for index, name in enumerate("ab"):
             source = walk.read(index, name)
@@ -54,9 +79,19 @@ class QAdd(Elementwise):
         walk.work = 2.0
         requantize_lines(walk, node, " + ".join(sums), 2, zero_inside=node.output.dtype is DType.I8)
 
+    def _build_fixed(self, node: Node, walk: Walk) -> None:
+        found = qadd_factors(node.call)
+        terms = []
+        for index, name in enumerate("ab"):
+            source = walk.read(index, name)
+            zero = _int(node, f"{name}_zp") + source.shift
+            terms.append(f"((int32_t)@{name} - {zero}) * {int(found.factors[index])}")
+        walk.work = 2.0
+        fixed_lines(walk, node, " + ".join(terms), found.shift, 2, wide=False)
+
 
 class QMul(Elementwise):
-    name, op = "qmul", "qmul"
+    name, op, fixed = "qmul", "qmul", True
 
     def supports(self, node: Node, target: Target) -> bool:
         return _constant_table(node, 2)
@@ -66,19 +101,17 @@ class QMul(Elementwise):
         for index, name in enumerate("ab"):
             source = walk.read(index, name)
             factors.append(f"((int32_t)@{name} - {_int(node, f'{name}_zp') + source.shift})")
-        mult = float_literal(node.call.float("mult"))
         walk.work = 2.0
-        requantize_lines(walk, node, f"(float)({' * '.join(factors)}) * {mult}", 2)
+        _scaled_lines(walk, node, f"({' * '.join(factors)})", 2)
 
 
 class Rescale(Elementwise):
-    name, op = "rescale", "rescale"
+    name, op, fixed = "rescale", "rescale", True
 
     def build(self, node: Node, walk: Walk) -> None:
         source = walk.read(0, "x")
-        mult = float_literal(node.call.float("mult"))
         walk.work = 2.0
-        requantize_lines(walk, node, f"(float)((int32_t)@x - {_int(node, 'x_zp') + source.shift}) * {mult}", 2)
+        _scaled_lines(walk, node, f"((int32_t)@x - {_int(node, 'x_zp') + source.shift})", 2)
 
 
 class Table(Elementwise):

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qcomp.ir.fixed_point import FixedFactors, fixed_sum_factors
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
 from qcomp.ir.requantize import (
     ACTIVATIONS,
+    FIXED,
     REQUANTIZE,
     apply_table,
     check_activation,
@@ -19,10 +21,11 @@ from qcomp.ir.requantize import (
     check_table,
     check_vector,
     check_zero_points,
-    requantize,
+    clamped,
+    is_fixed,
+    rescaled,
     result_interval,
     rounded_dtype,
-    rounded_result,
     stored_interval,
     table_interval,
 )
@@ -36,6 +39,7 @@ class QAdd(Op):
     a and b are i8 or i16.  Two float32 products, their float32 sum, then the zero point of uint8, never fused.  It
     joins before rounding, and as that of uint8, so that sums next to a tie round as in onnxruntime's QLinearAdd.
     dtype i16: clamp(rne(float32(a−a_zp)·a_mult + float32(b−b_zp)·b_mult) + zp, lo, hi).
+    fixed: the terms are added exactly, and rounded once (qcomp.ir.fixed_point).
     """
 
     name = "qadd"
@@ -45,6 +49,7 @@ class QAdd(Op):
         "b_zp": Attr("int", 0),
         "a_mult": Attr("float"),
         "b_mult": Attr("float"),
+        **FIXED,
         **REQUANTIZE,
         "dtype": Attr("dtype", DType.I8),
     }
@@ -60,6 +65,11 @@ class QAdd(Op):
         a, b = operands[:2]
         table = operands[2] if len(operands) > 2 else None
         assert a is not None and b is not None
+        if is_fixed(call):
+            terms = a.astype(np.int64) - call.int("a_zp"), b.astype(np.int64) - call.int("b_zp")
+            steps = qadd_factors(call).rounded(*terms)
+            zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
+            return [apply_table(clamped(steps, zp, lo, hi, call.results[0].dtype), table)]
         left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
         right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
         steps = np.clip(_rounded_sum(call, left, right), call.int("lo"), call.int("hi"))
@@ -77,6 +87,12 @@ class QAdd(Op):
         return [result_interval(call, low, high, 2)]
 
 
+def qadd_factors(call: Call) -> FixedFactors:
+    """The integer factors of both terms of a qadd in fixed point: sums of terms and factors stay in 32 bits."""
+    bits = max(call.type(index).dtype.bits for index in range(2))
+    return fixed_sum_factors(bits, call.float("a_mult"), call.float("b_mult"))
+
+
 def _rounded_sum(call: Call, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The sum of two float32 terms as steps, zero point included, before it is clamped."""
     if rounded_dtype(call) is DType.I16:
@@ -90,7 +106,7 @@ class QMul(Op):
 
     name = "qmul"
     operands = ("a", "b", "table?")
-    attributes = {"a_zp": Attr("int", 0), "b_zp": Attr("int", 0), "mult": Attr("float"), **REQUANTIZE}
+    attributes = {"a_zp": Attr("int", 0), "b_zp": Attr("int", 0), "mult": Attr("float"), **FIXED, **REQUANTIZE}
 
     def infer(self, call: Call) -> Sequence[TensorType]:
         for index in range(2):
@@ -106,8 +122,7 @@ class QMul(Op):
         table = operands[2] if len(operands) > 2 else None
         assert a is not None and b is not None
         acc = (a.astype(np.int32) - call.int("a_zp")) * (b.astype(np.int32) - call.int("b_zp"))
-        y = requantize(acc, np.float32(call.float("mult")), call.int("zp"), call.int("lo"), call.int("hi"))
-        return [apply_table(y, table)]
+        return [apply_table(rescaled(call, acc, np.float32(call.float("mult"))), table)]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         a, b = stored_interval(operands[0]), stored_interval(operands[1])
@@ -126,7 +141,7 @@ class Rescale(Op):
     name = "rescale"
     operands = ("x",)
     attributes = {
-        "x_zp": Attr("int", 0), "mult": Attr("float"), **REQUANTIZE, "dtype": Attr("dtype", DType.I8),
+        "x_zp": Attr("int", 0), "mult": Attr("float"), **FIXED, **REQUANTIZE, "dtype": Attr("dtype", DType.I8),
     }  # fmt: skip
 
     def infer(self, call: Call) -> Sequence[TensorType]:
@@ -140,7 +155,7 @@ class Rescale(Op):
         (x,) = operands
         assert x is not None
         with np.errstate(over="ignore"):
-            return [rounded_result(call, _rescaled(call, x))]
+            return [rescaled(call, x.astype(np.int32) - call.int("x_zp"), np.float32(call.float("mult")))]
 
     def interval(self, call: Call, *operands: Interval | None) -> Sequence[Interval]:
         bound = stored_interval(operands[0], call.type(0).dtype)

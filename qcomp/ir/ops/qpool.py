@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from qcomp.ir.registry import Attr, Call, Interval, Op, register
-from qcomp.ir.requantize import REQUANTIZE, check_clamp, check_int8, requantize, result_interval, stored_interval
+from qcomp.ir.requantize import FIXED, REQUANTIZE, check_clamp, check_int8, rescaled, result_interval, stored_interval
 from qcomp.ir.types import DType, TensorType
 from qcomp.ir.windows import pad_nhwc, window_counts, windows_nhwc
 
@@ -29,6 +29,7 @@ class QAvgPool(Op):
         "count_include_pad": Attr("bool", False),
         "x_zp": Attr("int", 0),
         "ratio": Attr("float"),
+        **FIXED,
         **REQUANTIZE,
     }
 
@@ -47,7 +48,7 @@ class QAvgPool(Op):
         centred = pad_nhwc(x.astype(np.int32) - call.int("x_zp"), pads)
         acc = windows_nhwc(centred, kernel, strides, (1, 1)).sum(axis=(3, 4), dtype=np.int64)
         mult = (call.float("ratio") / self.counts(call)).astype(np.float32)[None, :, :, None]
-        return [requantize(acc, mult, call.int("zp"), call.int("lo"), call.int("hi"))]
+        return [rescaled(call, acc, mult)]
 
     @staticmethod
     def counts(call: Call) -> np.ndarray:

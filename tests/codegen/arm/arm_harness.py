@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qcomp.codegen import toolchain
+from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.emulation import EmulatedModel, emulator_command
 from qcomp.errors import QcompError
@@ -47,6 +48,6 @@ def wrong(
     with pytest.MonkeyPatch.context() as patch:
         flags = tuple("-O1" if flag == "-O3" else flag for flag in toolchain.KERNEL_FLAGS)
         patch.setattr(toolchain, "KERNEL_FLAGS", flags)
-        path = toolchain.build_library(package, folder / "model.so")
+        path = build_library(package, folder / "model.so")
     found = EmulatedModel(path, threads).run(feeds)
     return [name for name, array in expected.items() if not same_bits(array, found[name])], used

@@ -10,7 +10,9 @@ from arm_harness import LEVELS, emulated, wrong
 from codegen_harness import Cases
 from generated_graphs import Batch
 
+from qcomp.codegen.c.emit import generate
 from qcomp.ir import DType, Quantization, TensorType, Value
+from qcomp.targets import target
 
 PRODUCTS = ("conv", "gemm", "grouped", "depthwise", "residual")
 ELEMENTWISE = ("sum", "scale", "table", "average", "maximum")
@@ -137,3 +139,10 @@ def test_depthwise_of_odd_and_even_images(level: str, tmp_path: Path) -> None:
     bad, used = wrong(cases.graph, cases.feeds, level, tmp_path, 2)
     assert bad == []
     assert used & {"sdot depthwise 2x2x16", "neon depthwise 2x16"}
+
+
+def test_arm_of_32_bits_has_other_vectors() -> None:
+    batch = Batch([((10, i), [*PRODUCTS, *ELEMENTWISE], 2) for i in range(20)])
+    package = generate(batch.graph, target("armv7-neon"))
+    assert all(step["kernel"].startswith("portable") for step in package.metadata["steps"])
+    assert not any(b"arm_neon.h" in content for content in package.files.values())

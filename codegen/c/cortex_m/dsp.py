@@ -1,0 +1,120 @@
+"""Convolutions and matrix products by SMLAD: pairs of output channels for two or three pixels at a time.
+
+Two int8 weights of one input, of channels A and B, are packed as the halfword 256·B + A.  One SMLAD with that halfword
+and one with its low byte give 256·ΣxB + ΣxA and ΣxA: half of the weights need no widening.  The difference is exact
+modulo 2^32, so ΣxB must be proved to fit in 24 bits; where it is not, both bytes are widened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qcomp.codegen.c.cortex_m.ending import Ending
+from qcomp.codegen.c.cortex_m.lines import lines_of
+from qcomp.codegen.c.cortex_m.render import render
+from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.portable.tasks import split
+from qcomp.codegen.c.x86.packing import as_bytes, padded, stored_bias
+from qcomp.codegen.c.x86.runs import runs_of
+from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Plane
+
+#: Pixels of a tile: what 14 registers hold.
+_MOST_PIXELS = 3
+_MOST_UNROLLED = 4
+#: Byte offsets that a load reaches from a register.
+_FARTHEST = 4095
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`repeats` tiles of `pixels` pixels from pixel `first` of a line on."""
+
+    pixels: int
+    first: int
+    repeats: int
+
+
+def tiles(length: int, step: int) -> list[Tile]:
+    """Tiles of three and two pixels that cover a line of `length`; of one where pixels lie too far apart (`step`
+    bytes) or there is but one."""
+    if length == 1 or step * (_MOST_PIXELS - 1) + 4 * _MOST_UNROLLED > _FARTHEST:
+        return [Tile(1, 0, length)]
+    twos = (-length) % 3
+    threes = (length - 2 * twos) // 3
+    found = [Tile(3, 0, threes), Tile(2, 3 * threes, twos)]
+    return [tile for tile in found if tile.repeats > 0]
+
+
+def unrolled(dwords: int) -> int:
+    """Words of a run that one turn of the inner loop takes: a divisor of their number."""
+    if dwords <= _MOST_UNROLLED + 2:
+        return dwords
+    return max(u for u in range(1, _MOST_UNROLLED + 1) if dwords % u == 0)
+
+
+def fits_24_bits(weights: Int8, bias: Int32) -> bool:
+    """Whether no sum of products with int8, bias included, leaves 24 bits; weights [O, ...], bias as stored."""
+    reach = np.abs(weights.reshape(weights.shape[0], -1).astype(np.int64)).sum(axis=1) * 128
+    return bool(np.all(reach + np.abs(bias.astype(np.int64)) < 2**23)) and int(weights.min(initial=0)) > -128
+
+
+def conv_code(
+    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, residual: Plane | None,
+    symbol: str,
+) -> KernelCode:  # fmt: skip
+    """C of a convolution (any groups, strides, dilations).
+
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  residual: where what `ending` adds lies.  Up to 3 bytes
+    behind the end of x are read.  Raises QcompError where bias - zp * sum(w) leaves int32."""
+    layout = runs_of(shape)
+    folded = stored_bias(weights, bias, x_zp)
+    multipliers = ending.multipliers(mult)
+    lines = lines_of(shape, residual)
+    step = shape.strides[1] * shape.x.channels
+    joint = fits_24_bits(weights, folded)
+    packed, scales = [], []
+    for block, dense in enumerate(layout.weights(weights, shape.groups)):
+        own = slice(block * layout.outputs, (block + 1) * layout.outputs)
+        even = layout.outputs + layout.outputs % 2
+        packed.append(_packed(padded(dense, even), padded(folded[own], even), joint))
+        scales.append(padded(multipliers[own], even))
+    parts = split(lines.count, shape.macs / max(1, lines.count) / 2)
+    slots = {"y": 1 + (residual is not None)}
+    slots |= {"w": slots["y"] + 1, "m": slots["y"] + 2, "table": slots["y"] + 3}
+    found = tiles(lines.length, step)
+    text = render(
+        "dsp_conv.c.j2", symbol=symbol, runs=layout.offsets, dwords=layout.dwords, unroll=unrolled(layout.dwords),
+        joint=joint, ending=ending, slots=slots, parts=parts, lines=lines,
+        tiles=found, xs=step, ys=shape.y.channels, blocks=layout.blocks, inputs=layout.inputs, outputs=layout.outputs,
+        residual=residual, block_bytes=int(packed[0].size), scales=int(scales[0].size),
+    )  # fmt: skip
+    constants = [np.concatenate(packed), np.concatenate(scales)]
+    if ending.table is not None:
+        constants.append(np.array(ending.table, np.uint8))
+    kind = "gemm" if len(layout.offsets) == 1 else "conv"
+    kernel = f"smlad {kind} {found[0].pixels}x2"
+    return KernelCode((ending.helper,), text, parts.count, tuple(constants), kernel)
+
+
+def _packed(weights: Int8, bias: Int32, joint: bool) -> np.ndarray:
+    """For each pair of channels: two int32 that sums start from, then for each four inputs two words of weights.
+
+    weights: [O, runs, dwords, 4], O even; bias [O]."""
+    outputs = weights.shape[0]
+    flat = weights.reshape(outputs // 2, 2, -1, 4).astype(np.int64)  # [pairs, AB, dwords, k]
+    a, b = flat[:, 0], flat[:, 1]
+    if joint:
+        halves = (256 * b + a).astype(np.int16)  # [pairs, dwords, k]
+    else:
+        halves = ((b << 8) | (a & 0xFF)).astype(np.int16)
+    words = halves[:, :, [0, 2, 1, 3]]  # as SXTB16 takes bytes 0 and 2, then 1 and 3
+    starts = bias.reshape(-1, 2).astype(np.int64)
+    if joint:
+        starts = np.stack([starts[:, 0], starts[:, 0] + 256 * starts[:, 1]], axis=1)
+    rows = [
+        np.concatenate([as_bytes(start.astype(np.int64).astype(np.uint64).astype(np.uint32)), as_bytes(row)])
+        for start, row in zip(starts, words, strict=True)
+    ]
+    return np.concatenate(rows)

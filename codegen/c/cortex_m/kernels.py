@@ -1,0 +1,191 @@
+"""The Cortex-M rows of the kernel table: products with constant weights, the richest instructions first."""
+
+from __future__ import annotations
+
+from qcomp.codegen.c.cortex_m.dsp import conv_code
+from qcomp.codegen.c.cortex_m.dsp_depthwise import MOST_TAPS, depthwise_code
+from qcomp.codegen.c.cortex_m.ending import Added, Ending
+from qcomp.codegen.c.cortex_m.mve import conv_code as mve_conv_code
+from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwise_code
+from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.portable import products as portable
+from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.x86.depthwise import is_depthwise
+from qcomp.codegen.c.x86.packing import bias_fits
+from qcomp.codegen.c.x86.row import all_constant
+from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane
+from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
+from qcomp.codegen.plan.buffer import Buffer
+from qcomp.ir import DType, Node
+from qcomp.ir.requantize import is_fixed, product_factors
+from qcomp.targets import Target
+
+
+def is_product(node: Node, target: Target) -> bool:
+    """Whether a node multiplies int8 by constants, to int8 or float32."""
+    x, y = node.input(0), node.output
+    if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant or y.dtype is DType.I16:
+        return False
+    constant = all_constant(node, 1, 2, 3, 4)
+    return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
+
+
+def ending_of(node: Node) -> Ending:
+    """How a product rounds."""
+    call, table = node.call, node.optional(4)
+    residual = None if node.optional(5) is None else Added(call.int("r_zp"), call.float("r_mult"))
+    return Ending(
+        call.int("zp"), call.int("lo"), call.int("hi"),
+        None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+        product_factors(call, node.input(3).array) if is_fixed(call) else None, node.output.dtype is DType.F32,
+    )  # fmt: skip
+
+
+class _Products(Kernel):
+    """Convolutions, and what can be seen as one."""
+
+    kind: str
+    portable: Kernel
+    family, fixed = "cortex_m", True
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return is_product(node, target)
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        raise NotImplementedError
+
+    def weights(self, node: Node) -> Int8:
+        """int8 [O, KH, KW, C/groups]."""
+        raise NotImplementedError
+
+
+class _Dsp(_Products):
+    requires = frozenset({"dsp"})
+
+    def __init__(self) -> None:
+        self.name = f"dsp_{self.kind}"
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        if request.inputs[0].external and x.channels % 4:
+            return self.portable.generate(request)  # words would be read behind the caller's memory
+        residual = plane(request.inputs[1]) if node.optional(5) is not None else None
+        return conv_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), residual, request.symbol,
+        )  # fmt: skip
+
+
+class _Conv2d(_Products):
+    kind, op, portable = "conv", "qconv2d", portable.QConv2d()
+
+    def supports(self, node: Node, target: Target) -> bool:
+        residual = node.optional(5)
+        return super().supports(node, target) and (residual is None or not residual.is_constant)
+
+    def halo(self, node: Node) -> tuple[Halo, ...]:
+        return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        _, rows, columns, _ = node.input(1).shape
+        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array
+
+
+class _Gemm(_Products):
+    """A matrix product is a 1x1 convolution of rows."""
+
+    kind, op, portable = "gemm", "qgemm", portable.QGemm()
+
+    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
+        return ConvShape(x, y)
+
+    def weights(self, node: Node) -> Int8:
+        return node.input(1).array[:, None, None, :]
+
+
+class _Depthwise(_Conv2d):
+    """One channel a group, of few taps."""
+
+    def supports(self, node: Node, target: Target) -> bool:
+        if not super().supports(node, target) or node.optional(5) is not None:
+            return False
+        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
+        shape = self.shape(node, x, y)
+        return is_depthwise(shape) and shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
+
+
+class DspDepthwise(_Depthwise):
+    """By SMLABB and SMLATT."""
+
+    name, requires = "dsp_depthwise", frozenset({"dsp"})
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        if request.inputs[0].external and x.channels % 4:
+            return self.portable.generate(request)
+        return depthwise_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), request.symbol,
+        )  # fmt: skip
+
+
+class _Mve(_Products):
+    requires = frozenset({"mve", "fp32"})
+
+    def __init__(self) -> None:
+        self.name = f"mve_{self.kind}"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return super().supports(node, target) and not is_fixed(node.call)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        residual = plane(request.inputs[1]) if node.optional(5) is not None else None
+        return mve_conv_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), residual, request.symbol,
+        )  # fmt: skip
+
+
+class MveConv2d(_Mve, _Conv2d):
+    """By VMLADAVA."""
+
+
+class MveGemm(_Mve, _Gemm):
+    """By VMLADAVA."""
+
+
+class MveDepthwise(_Depthwise):
+    """One channel a group, of few taps; the weights -128, which other tools may make, are left to others."""
+
+    name, requires = "mve_depthwise", frozenset({"mve", "fp32"})
+
+    def supports(self, node: Node, target: Target) -> bool:
+        fits = not is_fixed(node.call) and int(node.input(1).array.min(initial=0)) > -128
+        return fits and super().supports(node, target)
+
+    def generate(self, request: KernelRequest) -> KernelCode:
+        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
+        return mve_depthwise_code(
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            node.call.int("x_zp"), ending_of(node), request.symbol,
+        )  # fmt: skip
+
+
+class DspConv2d(_Conv2d, _Dsp):
+    """By SMLAD."""
+
+
+class DspGemm(_Gemm, _Dsp):
+    """By SMLAD."""
+
+
+CORTEX_M_KERNELS: tuple[Kernel, ...] = (
+    MveDepthwise(), MveConv2d(), MveGemm(), DspDepthwise(), DspConv2d(), DspGemm(),
+)  # fmt: skip

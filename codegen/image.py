@@ -1,0 +1,90 @@
+"""Images for cores without an operating system: a model, what starts it, and a linker script from the target."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.c.render import environment
+from qcomp.codegen.toolchain import Compiler, compile_unit, compile_units, kernel_flags, run_tool
+from qcomp.errors import QcompError
+from qcomp.runtime.sources import BOARD, INCLUDE_DIR
+from qcomp.targets import Memory, Target
+
+_TEMPLATES = Path(__file__).parent / "c" / "templates"
+#: Bytes that images keep for the stack.
+STACK_BYTES = 2048
+_ALIGN = 64
+
+
+def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path:
+    """Compiles the sources that lie in `folder` there; the ELF image for the target's board, without trailer.
+
+    Raises QcompError where the model does not fit into the target's memories."""
+    target = package.target
+    inputs, outputs = (_bytes(package, key) for key in ("inputs", "outputs"))
+    tensors = sum(-(-size // 8) * 8 for size in (*inputs, *outputs))
+    (folder / "board.ld").write_text(_script(target, package.arena_bytes, tensors))
+    (folder / "board_model.h").write_text(_header(package, inputs, outputs, tensors))
+    (folder / BOARD.name).write_bytes(BOARD.read_bytes())
+    objects = compile_units(package, folder, compiler)
+    flags = (*(flag for flag in kernel_flags(target) if flag != "-O3"), "-Os", f"-I{INCLUDE_DIR}")
+    objects.append(compile_unit(compiler, target, folder, BOARD.name, flags))
+    machine = compiler.flags(target)
+    command = [*compiler.command, *machine, "-O2", "-static", "-Wl,-T,board.ld", "-Wl,--gc-sections", "-s"]
+    try:
+        run_tool([*command, "-nostdlib", *objects, "-o", "model.elf"], folder)
+    except QcompError as error:
+        if "undefined symbol" not in str(error) and "undefined reference" not in str(error):
+            raise
+        # Arithmetic that the core lacks, in the compiler's own library: zig builds that for the core, once.
+        run_tool([*command, "-nostartfiles", *objects, "-o", "model.elf"], folder)
+    return folder / "model.elf"
+
+
+def _bytes(package: SourcePackage, key: str) -> list[int]:
+    import numpy as np
+
+    return [math.prod(t["shape"]) * np.dtype(t["dtype"]).itemsize for t in package.metadata[key]]
+
+
+def _script(target: Target, arena: int, tensors: int) -> str:
+    """The linker script: the arena in the first RAM that takes it, everything else that is written in the last."""
+    rams = [memory for memory in target.memories if memory.kind == "ram"]
+    (rom, *_) = [memory for memory in target.memories if memory.kind == "rom"]
+    rest = rams[-1]
+    taken = tensors + STACK_BYTES
+
+    def room(memory: Memory) -> int:
+        return memory.bytes - (taken if memory is rest else 0)
+
+    fitting = [memory for memory in rams if room(memory) >= arena]
+    if not fitting:
+        most = max(rams, key=room)
+        raise QcompError(
+            f"an image needs {arena} bytes for the arena, and {most.name} has room for {max(0, room(most))} "
+            f"(beside inputs, outputs and stack: {taken} bytes)",
+            where=f"target {target.name}", fix="make the model or its input smaller",
+        )  # fmt: skip
+    values: dict[str, Any] = {
+        "target": target.name, "memories": target.memories, "rom": rom, "ram": rest, "arena": fitting[0],
+        "stack": STACK_BYTES,
+    }  # fmt: skip
+    return environment(_TEMPLATES).get_template("board.ld.j2").render(**values)
+
+
+def _header(package: SourcePackage, inputs: list[int], outputs: list[int], tensors: int) -> str:
+    def initializer(sizes: list[int]) -> str:
+        return "{" + ", ".join(f"{size}u" for size in (*sizes, 0)) + "}"
+
+    lines = (
+        "/* What board.c needs to know of the model: bytes. */",
+        f"#define BOARD_ARENA_BYTES {package.arena_bytes}u",
+        f"#define BOARD_ARENA_ALIGN {_ALIGN}",
+        f"#define BOARD_TENSOR_BYTES {max(tensors, 8)}u",
+        f"#define BOARD_INPUT_BYTES {initializer(inputs)}",
+        f"#define BOARD_OUTPUT_BYTES {initializer(outputs)}",
+    )
+    return "\n".join(lines) + "\n"

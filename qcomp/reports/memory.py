@@ -1,0 +1,90 @@
+"""Whether a compiled model fits into memory, and which of its layers need most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.plan import MemoryPlan
+from qcomp.codegen.toolchain import measure_code
+from qcomp.errors import QcompError
+
+_MOST_PEAKS = 3
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Most bytes of "ram" and of "rom", and where the figures come from; None: any number will do."""
+
+    ram: int | None
+    rom: int | None
+    ram_source: str
+    rom_source: str
+
+
+def budget_of(package: SourcePackage, max_ram: int | None, max_rom: int | None) -> Budget:
+    """What the target has, unless the caller has said how much may be taken."""
+    memory, name = package.target.memory, f"target {package.target.name}"
+    return Budget(
+        memory.get("ram") if max_ram is None else max_ram,
+        memory.get("rom") if max_rom is None else max_rom,
+        name if max_ram is None else "the limit given",
+        name if max_rom is None else "the limit given",
+    )
+
+
+def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: int | None = None) -> None:
+    """QcompError where a model needs more memory than the target has, or than the limits say: by how much, and which
+    layers make it so.
+
+    RAM is the arena with the caller's inputs and outputs, flash the constants with the code as the ziglang package
+    compiles it (measured only where the budget of flash is near)."""
+    budget = budget_of(package, max_ram, max_rom)
+    tensors = sum(map(tensor_bytes, (*package.metadata["inputs"], *package.metadata["outputs"])))
+    if budget.ram is not None and package.arena_bytes + tensors > budget.ram:
+        needs = package.arena_bytes + tensors
+        raise QcompError(
+            f"needs {needs} bytes of RAM (arena {package.arena_bytes}, inputs and outputs {tensors}), "
+            f"{needs - budget.ram} more than {budget.ram_source} has; most is live in {', '.join(peaks(package.plan))}",
+            where=f"model {package.metadata['model']!r}",
+            fix="make these layers or the input smaller (int8 inputs and outputs: --io int8)",
+        )  # fmt: skip
+    if budget.rom is None:
+        return
+    constants = int(package.metadata["weights_bytes"])
+    code = 0 if constants > budget.rom else measure_code(package).rom
+    if constants + code > budget.rom:
+        raise QcompError(
+            f"needs {constants + code} bytes of flash (constants {constants}, code {code or 'besides'}), "
+            f"{constants + code - budget.rom} more than {budget.rom_source} has; most of it is "
+            f"{', '.join(_largest(package))}",
+            where=f"model {package.metadata['model']!r}", fix="make these layers smaller",
+        )  # fmt: skip
+
+
+def tensor_bytes(tensor: Mapping[str, Any]) -> int:
+    """Bytes of an input or output as metadata describe it."""
+    return int(math.prod(tensor["shape"]) * np.dtype(tensor["dtype"]).itemsize)
+
+
+def peaks(plan: MemoryPlan) -> list[str]:
+    """The steps with most live bytes, with these."""
+    live = [sum(s.size for s in plan.slots if s.first <= i <= s.last) for i in range(len(plan.steps))]
+    order = sorted(range(len(live)), key=lambda i: (-live[i], i))[:_MOST_PEAKS]
+    return [f"{plan.steps[i].node.op.name} {plan.steps[i].node.name!r} ({live[i]})" for i in order]
+
+
+def _largest(package: SourcePackage) -> list[str]:
+    """The steps with most constants, with their bytes."""
+    sizes = [
+        (sum(v.type.bytes for v in step.node.inputs if v is not None and v.is_constant), i)
+        for i, step in enumerate(package.plan.steps)
+    ]
+    order = sorted(sizes, key=lambda pair: (-pair[0], pair[1]))[:_MOST_PEAKS]
+    nodes = package.plan.steps
+    return [f"{nodes[i].node.op.name} {nodes[i].node.name!r} ({size})" for size, i in order]
