@@ -8,7 +8,7 @@ from typing import Any
 
 from qcomp.codegen.c.cpuid import permissions
 from qcomp.codegen.c.package import SourcePackage
-from qcomp.codegen.c.render import CTYPES, comment, environment
+from qcomp.codegen.c.render import CTYPES, comment, environment, float_literal
 from qcomp.codegen.toolchain import NUMERIC_FLAGS, measure_code
 from qcomp.errors import QcompError
 from qcomp.ir import Graph, Value
@@ -24,6 +24,10 @@ def _tensor(value: Value) -> dict[str, Any]:
     if dtype not in CTYPES:
         raise QcompError(f"{dtype.value} has no C type", where=f"%{value.name}", fix="cast it to float32 in the model")
     shape = "x".join(map(str, value.shape)) or "scalar"
+    quant = value.quant
+    grid = ""
+    if quant is not None and quant.axis is None:
+        grid = f"; real = {quant.scale[0]:.9g} * (x - {quant.zero_point[0]})"
     return {
         "name": comment(value.name),
         "dtype": str(dtype.numpy),
@@ -32,11 +36,15 @@ def _tensor(value: Value) -> dict[str, Any]:
         "elements": value.type.elements,
         "bytes": value.type.bytes,
         "text": comment(f"{value.name}, {dtype.numpy} {shape}"),
+        "grid": grid,
+        "scale": "" if not grid or quant is None else float_literal(quant.scale[0]),
+        "zero_point": 0 if not grid or quant is None else quant.zero_point[0],
     }
 
 
 def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
-    """The package with header, main.c, CMakeLists.txt, README.md, the thread pool and the request for AMX added.
+    """The package with header, main.c, CMakeLists.txt, README.md, the thread pool and the request for AMX added, as far
+    as the target has a system.
 
     Code size is measured by compiling with the ziglang package, where that is installed.
     """
@@ -63,6 +71,9 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "units": package.units,
         "assembler": any(unit.endswith(".S") for unit in package.units),
         "amx": amx,
+        "bare_metal": target.bare_metal,
+        "memories": target.memories,
+        "tensor_bytes": sum(v.type.bytes for v in (*graph.inputs, *graph.outputs)),
         "numeric": NUMERIC_FLAGS,
         "asks_system": any(permissions(level.features) for level in package.levels),
         "gcc_flags": target.flags.get("gcc", ()),
@@ -70,14 +81,15 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
     }
     written = {
         f"{package.name}.h": "package.h.j2",
-        "main.c": "main.c.j2",
+        "main.c": "main_bare.c.j2" if target.bare_metal else "main.c.j2",
         "CMakeLists.txt": "CMakeLists.txt.j2",
         "README.md": "README.md.j2",
     }
     files = dict(package.files)
     for name, template in written.items():
         files[name] = render.get_template(template).render(**values).encode()
-    sources = (POOL, PROFILE, *[AMX] * bool(amx or values["asks_system"]))
+    threads = () if target.bare_metal else (POOL, PROFILE)
+    sources = (*threads, *[AMX] * bool(amx or values["asks_system"]))
     files |= {source.name: source.read_bytes() for source in sources}
     return replace(package, files=files)
 

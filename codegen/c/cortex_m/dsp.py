@@ -14,7 +14,7 @@ import numpy as np
 from qcomp.codegen.c.cortex_m.ending import Ending
 from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.render import render
-from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.x86.packing import as_bytes, padded, stored_bias
 from qcomp.codegen.c.x86.runs import runs_of
@@ -84,9 +84,12 @@ def conv_code(
     slots = {"y": 1 + (residual is not None)}
     slots |= {"w": slots["y"] + 1, "m": slots["y"] + 2, "table": slots["y"] + 3}
     found = tiles(lines.length, step)
+    shape_of = (step, layout.dwords, len(layout.offsets), joint)
+    sums = {tile.pixels: _sums(tile.pixels, *shape_of) for tile in found}
     text = render(
-        "dsp_conv.c.j2", symbol=symbol, runs=layout.offsets, dwords=layout.dwords, unroll=unrolled(layout.dwords),
-        joint=joint, ending=ending, slots=slots, parts=parts, lines=lines,
+        "dsp_conv.c.j2", symbol=symbol, runs=layout.offsets, joint=joint,
+        names={pixels: helper.name for pixels, helper in sums.items()},
+        pair_bytes=8 * (1 + layout.dwords * len(layout.offsets)), ending=ending, slots=slots, parts=parts, lines=lines,
         tiles=found, xs=step, ys=shape.y.channels, blocks=layout.blocks, inputs=layout.inputs, outputs=layout.outputs,
         residual=residual, block_bytes=int(packed[0].size), scales=int(scales[0].size),
     )  # fmt: skip
@@ -95,7 +98,14 @@ def conv_code(
         constants.append(np.array(ending.table, np.uint8))
     kind = "gemm" if len(layout.offsets) == 1 else "conv"
     kernel = f"smlad {kind} {found[0].pixels}x2"
-    return KernelCode((ending.helper,), text, parts.count, tuple(constants), kernel)
+    return KernelCode((ending.helper, *sums.values()), text, parts.count, tuple(constants), kernel)
+
+
+def _sums(pixels: int, step: int, dwords: int, runs: int, joint: bool) -> CFunction:
+    """The function that sums up for `pixels` pixels, `step` bytes apart, and one pair of channels."""
+    name = f"qc_dsp_{pixels}x{step}_{dwords}x{runs}" + ("" if joint else "_wide")
+    values = {"pixels": pixels, "xs": step, "dwords": dwords, "unroll": unrolled(dwords), "runs": runs, "joint": joint}
+    return CFunction(name, render("dsp_tile.c.j2", name=name, **values))
 
 
 def _packed(weights: Int8, bias: Int32, joint: bool) -> np.ndarray:

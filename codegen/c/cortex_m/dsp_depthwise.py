@@ -8,7 +8,7 @@ from qcomp.codegen.c.cortex_m.dsp import Tile
 from qcomp.codegen.c.cortex_m.ending import Ending
 from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.render import render
-from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.x86.packing import padded, stored_bias
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
@@ -50,4 +50,5 @@ def depthwise_code(
     if ending.table is not None:
         constants.append(np.array(ending.table, np.uint8))
     tasks = split(lines.count, shape.macs / max(1, lines.count)).count
-    return KernelCode((ending.helper,), text, tasks, tuple(constants), f"smla depthwise {found[0].pixels}x4")
+    halves = CFunction("qc_dsp_halves", render("dsp_halves.c.j2"))
+    return KernelCode((halves, ending.helper), text, tasks, tuple(constants), f"smla depthwise {found[0].pixels}x4")
