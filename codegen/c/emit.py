@@ -132,6 +132,7 @@ def code_files(
         symbols=symbols,
         plan=plan.report(),
         fills=any(step.fills for step in plan.steps),
+        sequential=lowered.target.bare_metal,
         align=_ARENA_ALIGN,
         inputs=len(lowered.graph.inputs),
         outputs=len(lowered.graph.outputs),

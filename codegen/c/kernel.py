@@ -136,6 +136,14 @@ class Kernel(ABC):
         """
         return ()
 
+    def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
+        """By how many bytes the first element of result 0 must lie before that of input 0 at least, so that tasks which
+        run in order never write over what they or later ones read; None where that is not known.
+
+        Only that input may be overlapped.
+        """
+        return None
+
     @abstractmethod
     def generate(self, request: KernelRequest) -> KernelCode:
         """The code; QcompError when a constant rules it out (for example a bias that overflows)."""

@@ -58,7 +58,8 @@ def lower(
             chosen[key] = table.select(node, target)
         return chosen[key]
 
-    plan = make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+    storage = {"converts_i8": target.stored_offset != 0, "sequential": target.bare_metal}
+    plan = make_plan(graph, kernel_of, **storage)
     schedules: dict[str, str] = {}
     tuned = None
     if tuning is not None:
@@ -66,7 +67,7 @@ def lower(
         before = dict(chosen)
         tuned = _follow(tuning, plan, target, table, chosen, schedules)
         if chosen != before:
-            default, plan = plan, make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0)
+            default, plan = plan, make_plan(graph, kernel_of, **storage)
             _drop_moved(schedules, default, plan)
     for step in plan.steps:
         for operand in (*step.inputs, *step.outputs):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qcomp.codegen.plan.buffer import Buffer, Halo
 from qcomp.codegen.plan.legalize import legalize
-from qcomp.codegen.plan.place import ALIGN, Slot, check_placement, lower_bound, place
+from qcomp.codegen.plan.place import ALIGN, Overlap, Slot, check_placement, lower_bound, place
 from qcomp.codegen.plan.requirements import KernelOf, activation_values
 from qcomp.codegen.plan.schedule import schedule, touched
 from qcomp.codegen.plan.storage import Storage, Storages
@@ -82,10 +82,11 @@ class MemoryPlan:
         return f"arena {self.arena_bytes} bytes, {verdict}, peak{peak}"
 
 
-def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool) -> MemoryPlan:
+def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool, sequential: bool = False) -> MemoryPlan:
     """Schedules the graph and gives every value an address; the result has passed `check_placement`.
 
-    `converts_i8` says that int8 is stored otherwise than the caller gives it.
+    `converts_i8` says that int8 is stored otherwise than the caller gives it; `sequential` that tasks run in order, and
+    halos are filled after a step instead of before it, so that a result may lie on top of what it is made of.
     """
     legal = legalize(graph, kernel_of, converts_i8=converts_i8)
     for value in legal.graph.values:
@@ -95,9 +96,10 @@ def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool) -> Memory
     order = schedule(storages)
     owner = _share_in_place(order, storages, kernel_of)
     slots = _slots(order, storages, owner)
-    placement = place(slots)
-    check_placement(slots, placement)
-    bound, peak = lower_bound(slots)
+    overlaps = _overlaps(order, storages, owner, slots, kernel_of) if sequential else []
+    placement = place(slots, overlaps)
+    check_placement(slots, placement, overlaps)
+    bound, peak = lower_bound(slots, overlaps)
     inputs = {v: i for i, v in enumerate(legal.graph.inputs)}
     outputs = {id(storages.of(v)): i for i, v in enumerate(legal.graph.outputs)}
 
@@ -153,6 +155,35 @@ def _share_in_place(order: list[Node], storages: Storages, kernel_of: KernelOf) 
                 owner[id(result)] = owner.get(id(storage), storage)
                 break
     return owner
+
+
+def _overlaps(
+    order: list[Node], storages: Storages, owner: dict[int, Storage], slots: tuple[Slot, ...], kernel_of: KernelOf
+) -> list[Overlap]:
+    """The results that may lie on top of an operand which nobody reads after them."""
+    spans = {slot.name: slot for slot in slots}
+    found = []
+    for step, node in enumerate(order):
+        values = activation_values(node)
+        if len(node.outputs) != 1 or not values:
+            continue
+        operand, result = values[0], node.output
+        source, target = storages.of(operand), storages.of(result)
+        if source.external or target.external or source is target or operand in values[1:]:
+            continue
+        last, first = (spans[owner.get(id(s), s).name] for s in (source, target))
+        ends = last is not first and last.last == step == first.first
+        alone = all(storages.of(value) is not source for value in values[1:])
+        buffers = storages.buffer(operand), storages.buffer(result)
+        lead = kernel_of(node).lead(node, *buffers) if ends and alone else None
+        if lead is None:
+            continue
+        places = [
+            storages.of(value).members[value] + buffer.interior * buffer.dtype.numpy.itemsize
+            for value, buffer in zip((operand, result), buffers, strict=True)
+        ]
+        found.append(Overlap(first.name, last.name, (places[0] - places[1] - lead) // ALIGN * ALIGN))
+    return found
 
 
 def _slots(order: list[Node], storages: Storages, owner: dict[int, Storage]) -> tuple[Slot, ...]:

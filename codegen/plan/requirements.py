@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from qcomp.codegen.plan.buffer import NO_HALO, Halo
+from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo
 from qcomp.ir import Graph, Node, Value
 
 
@@ -17,6 +17,8 @@ class Requirements(Protocol):
     def halo_fill(self, node: Node) -> int: ...
 
     def in_place(self, node: Node) -> tuple[int, ...]: ...
+
+    def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None: ...
 
 
 KernelOf = Callable[[Node], Requirements]

@@ -12,7 +12,7 @@ from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.plan import MemoryPlan, make_plan
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.codegen.plan.legalize import legalize
-from qcomp.codegen.plan.place import ALIGN, Placement, Slot, check_placement, lower_bound, place
+from qcomp.codegen.plan.place import ALIGN, Overlap, Placement, Slot, check_placement, lower_bound, place
 from qcomp.codegen.plan.schedule import live_bytes, schedule
 from qcomp.codegen.plan.storage import Storages
 from qcomp.errors import QcompError
@@ -239,3 +239,29 @@ def test_a_residual_gives_its_memory_away_unless_it_is_the_input_too(residual: s
     plan = make_plan(graph, lambda node: kernel_table().select(node, machine), converts_i8=True)
     (step,) = (s for s in plan.steps if s.node.output.name == "y")
     assert (step.outputs[0].offset in {operand.offset for operand in step.inputs}) == shares
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(SLOTS, st.data())
+def test_results_that_may_lie_on_their_operands_are_placed_as_they_must(slots: list[Slot], data: st.DataObject) -> None:
+    overlaps: list[Overlap] = []
+    for slot in {slot.first: slot for slot in slots}.values():  # a step has one result
+        operands = [s for s in slots if s.last == slot.first and s.first < slot.first]
+        if operands:
+            operand = data.draw(st.sampled_from(operands))
+            overlaps.append(Overlap(slot.name, operand.name, ALIGN * data.draw(st.integers(-60, 20))))
+    placement = place(slots, overlaps)
+    check_placement(slots, placement, overlaps)
+    bound, _ = lower_bound(slots, overlaps)
+    assert bound <= placement.bytes <= sum(s.size for s in slots)
+
+
+def test_a_result_that_starts_too_late_on_its_operand_is_found() -> None:
+    slots = [Slot("x", 640, 0, 1), Slot("y", 640, 1, 2)]
+    overlaps = [Overlap("y", "x", -128)]
+    check_placement(slots, Placement({"x": 128, "y": 0}, 768), overlaps)
+    for x in (64, 0):
+        with pytest.raises(QcompError, match="overlap"):
+            check_placement(slots, Placement({"x": x, "y": 0}, 768), overlaps)
+    assert place(slots, overlaps).bytes == 768 == lower_bound(slots, overlaps)[0]
+    assert place(slots).bytes == 1280

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 from qcomp.codegen.c.cortex_m.dsp import conv_code
 from qcomp.codegen.c.cortex_m.dsp_depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.cortex_m.ending import Added, Ending
+from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.mve import conv_code as mve_conv_code
 from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwise_code
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable import products as portable
 from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.windows import window_lead
 from qcomp.codegen.c.x86.depthwise import is_depthwise
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.row import all_constant
+from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane
 from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.ir.requantize import is_fixed, product_factors
 from qcomp.targets import Target
+
+#: Of the tiles of all kernels here.
+_MOST_PIXELS = 3
 
 
 def is_product(node: Node, target: Target) -> bool:
@@ -41,6 +49,11 @@ def ending_of(node: Node) -> Ending:
     )  # fmt: skip
 
 
+def _flat(buffer: Buffer) -> Buffer:
+    """A dense buffer as rows of channels."""
+    return Buffer(buffer.dtype, (math.prod(buffer.shape[:-1]), buffer.shape[-1]))
+
+
 class _Products(Kernel):
     """Convolutions, and what can be seen as one."""
 
@@ -50,6 +63,16 @@ class _Products(Kernel):
 
     def supports(self, node: Node, target: Target) -> bool:
         return is_product(node, target)
+
+    def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
+        # Tiles of up to three pixels take blocks of groups one after the other along a row; where rows are one line,
+        # tiles may go on in the next row.
+        shape = self.shape(node, plane(x), plane(y))
+        if runs_of(shape).blocks > 1 and not is_depthwise(shape):
+            return window_lead(node, x, y, pixels=None)
+        lines = lines_of(shape, None)
+        one_line = lines.count == 1 and lines.x_row == 0
+        return window_lead(node, *((_flat(x), _flat(y)) if one_line else (x, y)), pixels=_MOST_PIXELS)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError

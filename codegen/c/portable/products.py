@@ -12,6 +12,8 @@ from qcomp.codegen.c.portable.code import FIXED, ROUND, Operands, Source, fixed_
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.windows import window_lead
+from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.ir.requantize import is_fixed, product_factors
 from qcomp.targets import Target
@@ -133,6 +135,9 @@ class QConv2d(Kernel):
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (_halo(node), *[NO_HALO] * (len(activations(node)) - 1))
+
+    def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
+        return window_lead(node, x, y)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, call = request.node, request.node.call
