@@ -13,8 +13,8 @@ import pytest
 from generated_graphs import KINDS, Batch, same_bits
 
 from qcomp.codegen.build import build_library
-from qcomp.codegen.c.arm.conv import heights, widths
-from qcomp.codegen.c.arm.products import HEIGHTS, SDOT, SMMLA
+from qcomp.codegen.c.arm.conv import widths
+from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.emulation import EmulatedModel, emulator_command
@@ -23,7 +23,7 @@ from qcomp.ir import run
 from qcomp.targets import levels, target
 
 LEVELS = ("aarch64-i8mm", "aarch64-dotprod", "aarch64")
-KERNEL = {"aarch64-i8mm": "smmla", "aarch64-dotprod": "sdot", "aarch64": "portable"}
+KERNEL = {"aarch64-i8mm": "smmla", "aarch64-dotprod": "sdot", "aarch64": "smlal"}
 PRODUCTS = ["conv", "gemm", "grouped", "depthwise", "residual", "consumers", "planar"]
 BATCH = 60
 
@@ -115,16 +115,18 @@ def test_no_instruction_that_a_level_lacks(name: str, lacks: str, tmp_path: Path
             assert not re.search(rf"\b({lacks})\b", (tmp_path / f"{unit}.s").read_text())
 
 
-@pytest.mark.parametrize("form", [SDOT, SMMLA])
-@pytest.mark.parametrize("vectors", sorted(HEIGHTS))
-def test_tiles_cover_every_line(form: object, vectors: int) -> None:
-    for pixels in range(1, 70):
-        steps = heights(form, pixels, vectors)  # type: ignore[arg-type]
-        assert sum(rows * repeats for rows, repeats in steps) == pixels
-        assert all(1 <= rows <= HEIGHTS[vectors] and repeats > 0 for rows, repeats in steps)
+@pytest.mark.parametrize("products", [SDOT, SMLAL, SMMLA])
+def test_tiles_cover_every_line(products: Products) -> None:
+    for vectors, most in enumerate(products.heights, 1):
+        for pixels in range(1, 70):
+            steps = products.covered(pixels, vectors)
+            assert sum(rows * repeats for rows, repeats in steps) == pixels
+            assert all(1 <= rows <= most and repeats > 0 for rows, repeats in steps)
 
 
-def test_tiles_cover_all_channels() -> None:
+@pytest.mark.parametrize("products", [SDOT, SMLAL, SMMLA])
+def test_tiles_cover_all_channels(products: Products) -> None:
     for channels in range(1, 300):
-        found = widths(channels)
-        assert sum(found) == -(-channels // 4) and max(found) <= 4 and max(found) - min(found) <= 1
+        found = widths(products, channels)
+        assert sum(found) == -(-channels // 4) and max(found) <= len(products.heights)
+        assert max(found) - min(found) <= 1

@@ -7,34 +7,18 @@ from functools import cache
 
 import numpy as np
 
-from qcomp.codegen.c.arm.products import HEIGHTS, LANES, Products, Smmla
+from qcomp.codegen.c.arm.ending import Ending, Form, types_helper
+from qcomp.codegen.c.arm.lanes import load
+from qcomp.codegen.c.arm.products import LANES, Products
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.packing import as_bytes, padded, stored_bias
+from qcomp.codegen.c.x86.packing import accumulator_reach, as_bytes, padded, stored_bias
 from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Residual
 
 _LONGEST_LINE = 64
 _SHORT_LINE = 12
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How accumulators become results of `kind`, "i8", "i16" or "f32"; `table`, i8[256] as uint8 by stored byte, and
-    `residual` are for int8."""
-
-    kind: str
-    zp: int = 0
-    lo: int = 0
-    hi: int = 0
-    table: tuple[int, ...] | None = None
-    residual: Residual | None = None
-
-    @property
-    def ctype(self) -> str:
-        return {"i8": "int8_t", "i16": "int16_t", "f32": "float"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -53,41 +37,52 @@ class _Tile:
     steps: tuple[_Step, ...]
 
 
-@cache
-def types_helper() -> CFunction:
-    return CFunction("qc_neon_rq", render("types.c.j2"))
+@dataclass(frozen=True)
+class Tile:
+    """A micro-kernel of `pixels` times `channels`.
+
+    whole: runs have as many taps as are loaded at once, or more; rest: taps that are left of a run then, where nothing
+    behind them may be read (exact), or as many as instructions take."""
+
+    products: Products
+    pixels: int
+    channels: int
+    whole: bool
+    rest: int
+    exact: bool
+    ending: Form
+
+    @property
+    def vectors(self) -> int:
+        return -(-self.channels // LANES)
+
+    @property
+    def name(self) -> str:
+        taps = ("w" if self.whole else "") + (str(self.rest) if self.rest else "") + ("e" if self.exact else "")
+        return f"qc_neon_{self.products.name}_{self.pixels}x{self.channels}_{taps}_{self.ending.suffix}"
+
+    def rest_of(self, address: str) -> str:
+        """The rest of a run, as int8x16_t."""
+        return load(address, self.rest) if self.exact else f"vld1q_s8({address})"
 
 
 @cache
-def tile_helper(form: Products, mr: int, nv: int, ending: str, table: bool, residual: bool, masked: bool, exact: bool
-                ) -> CFunction:  # fmt: skip
-    """The micro-kernel of mr pixels x nv vectors of channels."""
-    flags = (("t", table), ("r", residual), ("m", masked), ("e", exact))
-    suffix = ending + "".join(f"_{text}" for text, given in flags if given)
-    name = f"qc_neon_{form.name}_{mr}x{nv}_{suffix}"
-    ctype = Ending(ending).ctype
+def tile_helper(tile: Tile) -> CFunction:
+    rows, groups = range(tile.pixels), tile.products.groups(tile.pixels, tile.vectors)
+    columns = list(zip(*(group.accumulators for group in groups), strict=True))
     text = render(
-        "tile.c.j2", name=name, form=form, mr=mr, nv=nv, kind=ending, ctype=ctype, table=table, residual=residual,
-        masked=masked, exact=exact,
+        "tile.c.j2", tile=tile, rows=rows, columns=columns,
+        scales=groups[0].scales, shared=tile.ending.shared(), ctype=tile.ending.ctype,
+        results=tile.ending.statements(groups, tile.channels, *([f"{p} + {m} * ys" for m in rows] for p in "yr")),
+        steps=range(-(-tile.rest // tile.products.unit)),
     )  # fmt: skip
-    return CFunction(name, text)
+    return CFunction(tile.name, text)
 
 
-def heights(form: Products, pixels: int, vectors: int) -> list[tuple[int, int]]:
-    """(rows, repeats) of the tiles that cover a line: as equal as can be, of pairs of pixels for SMMLA."""
-    most = HEIGHTS[vectors]
-    if isinstance(form, Smmla):
-        full, rest = divmod(pixels, most)
-        return [(rows, repeats) for rows, repeats in ((most, full), (rest, 1)) if rows and repeats]
-    count = -(-pixels // most)
-    rows, more = divmod(pixels, count)
-    return [(height, repeats) for height, repeats in ((rows + 1, more), (rows, count - more)) if repeats]
-
-
-def widths(channels: int) -> list[int]:
+def widths(products: Products, channels: int) -> list[int]:
     """Vectors of the tiles that cover the channels: as equal as can be."""
     vectors = -(-channels // LANES)
-    count = -(-vectors // max(HEIGHTS))
+    count = -(-vectors // len(products.heights))
     size, more = divmod(vectors, count)
     return [size + 1] * more + [size] * (count - more)
 
@@ -102,6 +97,11 @@ class _Lines:
     y_image: int
     y_row: int
     flat: bool
+
+
+def line_length(shape: ConvShape) -> int:
+    """Pixels that follow each other, where buffers have no halo."""
+    return _lines(shape, None).length
 
 
 def _lines(shape: ConvShape, residual: Residual | None) -> _Lines:
@@ -120,35 +120,34 @@ def _lines(shape: ConvShape, residual: Residual | None) -> _Lines:
 
 
 def conv_code(
-    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, form: Products,
-    symbol: str, exact: bool,
+    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, products: Products,
+    symbol: str, external: bool,
 ) -> KernelCode:  # fmt: skip
     """C of a convolution (any groups, strides, dilations).
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  exact: nothing behind the end of x may be read.  Raises
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  external: nothing behind the end of x may be read.  Raises
     QcompError where bias - zp * sum(w) leaves int32."""
     layout, residual = runs_of(shape), ending.residual
     lines, folded = _lines(shape, residual), stored_bias(weights, bias, x_zp)
+    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
     xs, ys = shape.strides[1] * shape.x.channels, shape.y.channels
-    exact = exact and layout.length % form.unit != 0
+    exact = external and layout.length % products.loaded > 0
+    taken = layout.length + (0 if exact else -layout.length % products.unit)
+    whole, rest = taken // products.loaded * products.loaded, taken % products.loaded
     helpers: dict[str, CFunction] = {"": types_helper()}
     tiles: list[_Tile] = []
     packed: list[np.ndarray] = []
     mults: list[np.ndarray] = []
-    tail = 0
     for block, dense in enumerate(layout.weights(weights, shape.groups)):
-        flat = dense.reshape(*dense.shape[:2], -1)
-        taps = np.pad(flat, ((0, 0), (0, 0), (0, -flat.shape[2] % form.unit)))
+        flat = dense.reshape(*dense.shape[:2], -1)[:, :, : layout.length]
+        taps = np.pad(flat, ((0, 0), (0, 0), (0, -layout.length % products.unit)))
         start = 0
-        for nv in widths(layout.outputs):
+        for nv in widths(products, layout.outputs):
             stop = min(start + LANES * nv, layout.outputs)
-            masked = stop - start < LANES * nv
-            tail = stop - start if masked else tail
             own = slice(block * layout.outputs + start, block * layout.outputs + stop)
             steps, pixel = [], 0
-            for rows, repeats in heights(form, lines.length, nv):
-                flags = ending.table is not None, residual is not None, masked, exact
-                helper = tile_helper(form, rows, nv, ending.kind, *flags)
+            for rows, repeats in products.covered(lines.length, nv):
+                helper = tile_helper(Tile(products, rows, stop - start, whole > 0, rest, exact, form))
                 helpers[helper.name] = helper
                 steps.append(_Step(helper.name, pixel, repeats))
                 pixel += rows * repeats
@@ -156,20 +155,19 @@ def conv_code(
             tiles.append(_Tile(block * layout.inputs, own.start, at, sum(m.size for m in mults), tuple(steps)))
             width = LANES * nv
             packed += [
-                as_bytes(form.bias(padded(folded[own], width))),
-                as_bytes(form.weights(padded(taps[start:stop], width))),
+                as_bytes(products.lanes(padded(folded[own], width))),
+                as_bytes(products.weights(padded(taps[start:stop], width))),
             ]
-            mults.append(padded(mult[own].astype(np.float32), width))
+            mults.append(products.lanes(padded(mult[own].astype(np.float32), width)))
             start = stop
     slots = {"y": 1 + (residual is not None)}
     slots |= {"w": slots["y"] + 1, "m": slots["y"] + 2, "table": slots["y"] + 3}
     work = shape.macs / max(1, lines.count) / 8
     parts = split(lines.count, work)
     text = render(
-        "conv.c.j2", symbol=symbol, runs=layout.offsets, bytes=layout.length, ctype=ending.ctype, slots=slots,
-        zp=ending.zp, lo=ending.lo, hi=ending.hi, tail=tail, table=ending.table is not None,
-        residual=None if residual is None else residual.plane, r_zp=0 if residual is None else residual.zp,
-        r_mult=float_literal(0.0 if residual is None else residual.mult), parts=parts, per_image=lines.per_image,
+        "conv.c.j2", symbol=symbol, runs=layout.offsets, ctype=form.ctype, slots=slots,
+        shared=ending.values(form, whole), table=ending.table is not None,
+        residual=None if residual is None else residual.plane, parts=parts, per_image=lines.per_image,
         x_image=lines.x_image, x_row=lines.x_row, y_image=lines.y_image, y_row=lines.y_row, tiles=tiles, xs=xs, ys=ys,
         r_row=0 if residual is None else lines.y_row if lines.flat else residual.plane.row_stride,
     )  # fmt: skip
@@ -177,6 +175,6 @@ def conv_code(
     if ending.table is not None:
         constants.append(np.array(ending.table, np.uint8))
     kind = "gemm" if len(layout.offsets) == 1 else "conv"
-    top = widths(layout.outputs)[0]
-    kernel = f"{form.name} {kind} {heights(form, lines.length, top)[0][0]}x{LANES * top}"
+    top = widths(products, layout.outputs)[0]
+    kernel = f"{products.name} {kind} {products.covered(lines.length, top)[0][0]}x{LANES * top}"
     return KernelCode(tuple(helpers.values()), text, parts.count, tuple(constants), kernel)

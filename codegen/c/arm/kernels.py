@@ -1,21 +1,26 @@
-"""The ARM rows of the kernel table: products with constant weights, the richest instructions first."""
+"""The ARM rows of the kernel table: products with constant weights, the richest instructions first; and the others."""
 
 from __future__ import annotations
 
-from qcomp.codegen.c.arm.conv import Ending, conv_code
+from qcomp.codegen.c.arm.conv import conv_code, line_length
 from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
-from qcomp.codegen.c.arm.products import SDOT, SMMLA, Products
+from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
+from qcomp.codegen.c.arm.ending import Ending
+from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
+from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of, takes
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.portable.code import stored_table
 from qcomp.codegen.c.x86.depthwise import is_depthwise
 from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.row import all_constant
+from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
 from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.targets import Target
 
+#: Forms of products in order of preference.
+_FORMS: tuple[Products, ...] = (SMMLA, SDOT, SMLAL)
 _KINDS = {DType.I8: "i8", DType.I16: "i16", DType.F32: "f32"}
 
 
@@ -31,7 +36,15 @@ class _Products(Kernel):
         self.requires = frozenset({"neon", form.feature})
 
     def supports(self, node: Node, target: Target) -> bool:
-        return _is_product(node, target)
+        multiplies = self.products.multiplies(node.input(1).array)
+        return _is_product(node, target) and multiplies and not self._is_slower(node, target)
+
+    def _is_slower(self, node: Node, target: Target) -> bool:
+        """Whether another form does more at a time for runs and lines of these lengths."""
+        shape = self.shape(node, *(plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output)))
+        taps, pixels = runs_of(shape).length, line_length(shape)
+        others = (form for form in _FORMS if form.feature in target.features)
+        return any(form.rate(taps, pixels) > self.products.rate(taps, pixels) for form in others)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -50,7 +63,7 @@ class _Products(Kernel):
 
 def _is_product(node: Node, target: Target) -> bool:
     x = node.input(0)
-    if target.activation_storage != "s8" or x.dtype is not DType.I8 or x.is_constant:
+    if not takes(target) or x.dtype is not DType.I8 or x.is_constant:
         return False
     constant = all_constant(node, 1, 2, 3, 4)
     return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
@@ -61,13 +74,13 @@ def _planes(request: KernelRequest) -> tuple[Plane, Plane]:
 
 
 def _ending(request: KernelRequest) -> Ending:
-    node, call, table = request.node, request.node.call, request.node.optional(4)
+    node, call = request.node, request.node.call
     residual = None
     if node.optional(5) is not None:
         residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
     return Ending(
         _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
-        None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+        table_of(node, 4), residual,
     )  # fmt: skip
 
 
@@ -100,24 +113,38 @@ class Depthwise(Kernel):
     """One channel a group, of few taps; the weights -128, which other tools may make, are left to portable code."""
 
     name, op, family, requires = "neon_depthwise", "qconv2d", "neon", frozenset({"neon"})
+    code = staticmethod(depthwise_code)
 
     def supports(self, node: Node, target: Target) -> bool:
         if not _is_product(node, target) or node.optional(5) is not None:
             return False
         x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        weights = node.input(1).array
-        few = weights.shape[1] * weights.shape[2] <= MOST_TAPS
-        return is_depthwise(_window(node, x, y)) and few and int(weights.min(initial=0)) > -128
+        shape = _window(node, x, y)
+        return is_depthwise(shape) and self.takes(shape, node.input(1).array)
+
+    def takes(self, shape: ConvShape, weights: Int8) -> bool:
+        few = shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
+        return few and int(weights.min(initial=0)) > -128
 
     def halo(self, node: Node) -> tuple[Halo, ...]:
         return (window_halo(node, node.input(1).shape[1:3]),)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, (x, y) = request.node, _planes(request)
-        return depthwise_code(
+        return self.code(
             _window(node, x, y), node.input(1).array, node.input(2).array, node.input(3).array,
             node.call.int("x_zp"), _ending(request), request.symbol, request.inputs[0].external,
         )  # fmt: skip
+
+
+class DepthwiseDots(Depthwise):
+    """3 x 3 taps of neighbours, for CPUs with dot products."""
+
+    name, requires = "sdot_depthwise", frozenset({"neon", "dotprod"})
+    code = staticmethod(depthwise_dots_code)
+
+    def takes(self, shape: ConvShape, weights: Int8) -> bool:
+        return has_dots(shape)
 
 
 class Gemm(_Products):
@@ -133,5 +160,5 @@ class Gemm(_Products):
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (
-    Depthwise(), *(row(form) for form in (SMMLA, SDOT) for row in (Conv2d, Gemm)),
+    DepthwiseDots(), Depthwise(), *(row(form) for form in _FORMS for row in (Conv2d, Gemm)), *NEON_ROWS,
 )  # fmt: skip
