@@ -12,7 +12,7 @@ from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import Quantization
 from qcomp.passes.base import Pass
 from qcomp.passes.matching import plain_name
-from qcomp.passes.prove_accumulators import accumulator_bounds
+from qcomp.passes.prove_accumulators import INTEGER_PRODUCTS, accumulator_bounds
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class FitAccumulators(Pass):
     tolerance: ClassVar[float] = math.inf
 
     def run(self, graph: Graph) -> Graph:
-        products = {node.name: node for node in graph.nodes}
-        for bounds in accumulator_bounds(graph):
+        products = [node for node in graph.nodes if node.op.name in INTEGER_PRODUCTS]
+        for node, bounds in zip(products, accumulator_bounds(graph), strict=True):
             # Only what shrinks with the weights can be helped: the result itself may be what does not fit.
             factors = 2.0 ** np.ceil(np.log2(bounds.weight_scale_factor))
             fitting = np.where(bounds.fits | (bounds.scaled >= 2.0**31), 1.0, factors)
             if (fitting != 1.0).any():
-                _shrink(graph, products[bounds.node], fitting)
+                _shrink(graph, node, fitting)
         graph.prune()
         return graph
 

@@ -264,3 +264,20 @@ def test_channels_that_fit_keep_their_weight_scale(rewritten):
 
 def test_a_result_that_does_not_fit_is_not_helped_by_a_larger_weight_scale(rewritten):
     rewritten(FitAccumulators(), gemm([127, 127], [0], [1e5]), None)
+
+
+def test_products_of_one_name_are_fitted_each_by_its_own_bounds():
+    before = parse_graph("""graph @m {
+      input %x: i8[3,1] q(0.5, 0)
+      const %w: i8[1,1] = [100]
+      const %large: i32[1] = [2147483647]
+      const %small: i32[1] = [0]
+      const %m: f32[1] = [1e-8]
+      %y: i8[3,1] q(0.5, 0) = qgemm(%x, %w, %large, %m) @"rnn"
+      %z: i8[3,1] q(0.5, 0) = qgemm(%x, %w, %small, %m) @"rnn"
+      output %y
+      output %z
+    }""")
+    graph = run_passes(before, [FitAccumulators(), ProveAccumulators()])
+    assert graph.value("y").producer.input(2).array[0] < 2**31 - 1
+    assert graph.value("z").producer.input(1).array[0] == 100
