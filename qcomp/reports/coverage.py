@@ -18,7 +18,7 @@ from qcomp.passes.integer_regions import (
     is_parameter,
     is_product,
 )
-from qcomp.passes.precision import chosen_float
+from qcomp.passes.precision import chosen_float, long_tails
 
 DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
 RECURRENT_OPS = frozenset({"lstm", "gru"})
@@ -116,6 +116,11 @@ _REASONS = {
         "it was chosen to stay float32",
         "choose int8 for it in the precision mapping (--precision) to have it in int8",
     ),
+    "long-tail": (
+        "on the calibration samples its weights have a tail of many keys, too small for the 8 bits of integer "
+        "attention each, which hold much together",
+        "choose int8 for it in the precision mapping (--precision) to have it in int8 all the same",
+    ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
         "give its operands and its result one scale and zero point",
@@ -198,7 +203,7 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 
 def _reason(graph: Graph, node: Node) -> str:
     if chosen_float(graph, node):
-        return "chosen-float32"
+        return "long-tail" if node.name in long_tails(graph) else "chosen-float32"
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
     if node.op.name in RECURRENT_OPS:
