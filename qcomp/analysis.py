@@ -20,6 +20,7 @@ from qcomp.ir.onnx_export import to_onnx
 from qcomp.passes.manager import run_passes
 from qcomp.passes.precision import DEFAULT, precision_text
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.quantize.attention_tails import long_tails, with_float_attention
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.distribute import Cluster
@@ -254,6 +255,8 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
         if rows and rows[-1] > 1:
             check_classes(labels, rows[-1])
     threads = judging.threads or len(os.sched_getaffinity(0))
+    tails = long_tails(graph, data)
+    graph = with_float_attention(graph, tails)
     points = possible_points(graph)
     progress = partial(_report, options, "calibrate")
     with Cluster(judging.scheduler) if judging.scheduler is not None else nullcontext() as cluster:
@@ -262,6 +265,7 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
             graph, data, points, options.method, adjust=True, per_tensor=options.per_tensor, progress=progress,
             calibrated=calibrated,
         )  # fmt: skip
+        observed = replace(observed, tails=tails)
         graph = run_passes(graph, observed.equalization())
         seen = observed.calibration
         ranges = {name: (r.lo, r.hi) for name, r in seen.ranges().items()}

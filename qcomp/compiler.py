@@ -52,6 +52,7 @@ from qcomp.passes.signed_edges import SignedEdges
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
+from qcomp.quantize.attention_tails import long_tails, with_float_attention
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.grids import grid_passes
@@ -283,6 +284,9 @@ def quantize(
             )
         graph = _run(graph, [QuantizeDynamically(options.per_tensor)], options)
     given = is_quantized(graph)
+    if not given:
+        tails = long_tails(graph, samples) if observed is None else observed.tails
+        graph = with_float_attention(graph, tails)
     plan = plan_quantization(graph)
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
     if samples is not None and (plan.observed or float_weights or not given):

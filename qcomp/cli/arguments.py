@@ -123,7 +123,8 @@ def samples_for(
     graph: Graph, data: Path, mean: str | None, std: str | None, size: str | None, order: str, resize: str
 ) -> Samples:
     """The samples at `data`, fit for the inputs of the graph; QcompError for options of images without images."""
-    from qcomp.quantize.inputs import InputSpec
+    from qcomp.ir.onnx_export import to_onnx
+    from qcomp.quantize.inputs import InputSpec, inputs_of
     from qcomp.quantize.sample_images import ImageOptions, ImageSource
     from qcomp.quantize.samples import load_samples
 
@@ -134,7 +135,10 @@ def samples_for(
         order=order,  # type: ignore[arg-type]  # checked by ImageOptions
         resize=resize,  # type: ignore[arg-type]
     )
-    specs = [InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs]
+    # Where there is a softmax, an input may be its mask.
+    masks = any(node.op.name in ("attention", "softmax") for node in graph.nodes)
+    plain = tuple(InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs)
+    specs = inputs_of(to_onnx(graph)) if masks else plain
     samples = load_samples(data, specs, images)
     given = image_options(mean, std, size, order, resize)
     if given and not any(isinstance(source, ImageSource) for source in samples.sources):

@@ -48,9 +48,7 @@ def check(
         "quantized": is_quantized(graph),
         "inputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.inputs],
         "outputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.outputs],
-        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
-        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
-        "int8_share_of_macs": found.integer_share,
+        **found.facts(),
         "islands": [
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
             for i in found.islands
@@ -80,18 +78,13 @@ def _without_kernel(graph: Graph, target: Target) -> list[dict[str, str]]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import show_islands
-    from qcomp.cli.output import count_text, plural
+    from qcomp.cli.islands import show_islands, show_precisions
 
     for note in facts["notes"]:
         print(f"note: {note}")
-    nodes, macs = facts["nodes"], facts["macs"]
     kind = "quantized" if facts["quantized"] else "not quantized: needs --calibrate to compile in int8"
     print(f"{facts['model']}: for {facts['target']}; {kind}")
-    print(
-        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
-        f"{facts['int8_share_of_macs']:.1%} of {count_text(macs['int8'] + macs['float32'])} multiply-accumulates"
-    )
+    show_precisions(facts)
     show_islands("  float32  ", facts["islands"], facts["float_copies"])
     for missing in facts["without_kernel"]:
         print(f"  missing  {missing['message']}")

@@ -308,9 +308,7 @@ def _facts(
         "model": str(model),
         "target": artifact.target.name,
         "levels": [level.name for level in artifact.package.levels],
-        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
-        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
-        "int8_share_of_macs": found.integer_share,
+        **found.facts(),
         "arena_bytes": metadata["arena_bytes"],
         "arena_lower_bound": metadata["arena_lower_bound"],
         "weights_bytes": metadata["weights_bytes"],
@@ -329,9 +327,9 @@ def _facts(
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import show_islands
+    from qcomp.cli.islands import show_islands, show_precisions
     from qcomp.cli.mix_report import show_search
-    from qcomp.cli.output import bytes_text, count_text, plural
+    from qcomp.cli.output import bytes_text, plural
 
     for finding in facts["findings"][:_MOST_FINDINGS]:
         print(f"calibration: {finding['message']} ({finding['code']})")
@@ -341,13 +339,8 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"calibration: {line}")
     for note in facts["notes"]:
         print(f"note: {note}")
-    nodes, macs = facts["nodes"], facts["macs"]
-    total = macs["int8"] + macs["float32"]
     print(f"{facts['output']}: for {facts['target']}, in {facts['seconds']:.1f} s")
-    print(
-        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
-        f"{facts['int8_share_of_macs']:.1%} of {count_text(total)} multiply-accumulates"
-    )
+    show_precisions(facts)
     if facts["dynamic"]:
         print(f"  dynamic  {plural(len(facts['dynamic']), 'product')} with a grid that is found at run time")
     if facts["levels"]:

@@ -101,7 +101,7 @@ def test_compile_searches_and_reaches_the_goal(qcomp: Any, delicate: Path, tmp_p
     assert facts["search"]["best"]["float32_layers"] == ["delicate"]
     reasons = {"limit": "float-neighbours", "delicate": "chosen-float32"}
     assert {i["node"]: i["reason"] for i in facts["islands"]} == reasons
-    assert facts["nodes"] == {"int8": 2, "float32": 2}
+    assert facts["nodes"] == {"int8": 2, "int16": 0, "float32": 2}
     confirmed = facts["search"]["confirmed"]
     assert confirmed is None or (confirmed["sqnr_db"] >= 39 and confirmed["bytes"] == out.stat().st_size)
     again = tmp_path / "again.so"

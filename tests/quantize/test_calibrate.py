@@ -262,11 +262,14 @@ def test_attention_scores_are_calibrated_without_their_masks() -> None:
         }
         for _ in range(20)
     ]
-    ranges = calibrate(attention(), samples, ["scores", "bias", "masked", "flat", "weights"]).ranges()
+    calibration = calibrate(attention(), samples, ["scores", "bias", "masked", "flat", "weights"])
+    ranges = calibration.ranges()
     assert -20 < ranges["scores"].lo < 0 < ranges["scores"].hi < 20
     assert ranges["bias"] == Range(-10000.0, 0.0)
     assert -20 < ranges["masked"].lo < ranges["masked"].hi < 20
     assert ranges["masked"] == ranges["flat"]
+    lo, hi = calibration.extremes()["masked"]
+    assert -20 < lo < hi < 20
 
 
 def codes(findings: tuple[Finding, ...]) -> list[str]:
