@@ -81,7 +81,7 @@ def analyze(
     """Measure what int8 in each layer of a model costs its output; find a mix of precisions."""
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, read_graph, write_file
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_search, goal_of, judging_of
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
@@ -89,9 +89,7 @@ def analyze(
 
     shapes = parse_shapes(shape)
     check_input(model)
-    sources = tuple(filter(None, (model, calibrate, validate, labels)))
-    for written in filter(None, (output, save_precision)):
-        check_output(written, *sources)
+    check_outputs({"-o": output, "--save-precision": save_precision}, (model, calibrate, validate, labels))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)

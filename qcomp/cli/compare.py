@@ -113,7 +113,7 @@ def compare(
     """Compare a float model with its artifact: accuracy, latency, size, memory, and errors of layers."""
     from qcomp.cli.arguments import parse_shapes
     from qcomp.cli.comparison import Request, measure
-    from qcomp.cli.files import check_input, check_output, write_file
+    from qcomp.cli.files import check_input, check_outputs, write_file
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
@@ -121,8 +121,7 @@ def compare(
     shapes = parse_shapes(shape)
     for path in filter(None, (model, artifact, labels, graph, front)):
         check_input(path)
-    if html is not None:
-        check_output(html, *filter(None, (model, artifact, data, labels, graph, calibrate, front)))
+    check_outputs({"--html": html}, (model, artifact, data, labels, graph, calibrate, front))
     for option, number in (("--runs", runs), ("--threads", threads)):
         if number < 0:
             raise QcompError(f"{number} is negative", where=option, fix="give a positive number, or 0 for the default")

@@ -148,25 +148,21 @@ def compile_model(
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of, parse_bytes
     from qcomp.cli.mix_report import search_facts
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
-    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
     check_input(model)
-    if emit is Emit.LIB:
-        check_output(output, *filter(None, (model, calibrate, tuning)))
-    else:
-        check_output_folder(output)
-    if save_graph is not None:
-        check_output(save_graph, *filter(None, (model, calibrate, tuning)))
-        if save_graph.absolute() == output.absolute():
-            raise QcompError("the graph would replace the artifact", where="--save-graph", fix="choose another path")
-
+    given_precision = None if precision in (None, "auto") else Path(precision)
+    check_outputs(
+        {"-o": output, "--save-graph": save_graph, "--save-precision": save_precision},
+        (model, calibrate, tuning, validate, labels, given_precision),
+        folder="" if emit is Emit.LIB else "-o",
+    )
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
@@ -174,7 +170,7 @@ def compile_model(
         "--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size,
         "--validate": validate, "--labels": labels, "--save-precision": save_precision, "--scheduler": scheduler,
     }  # fmt: skip
-    check_precision_options(precision, calibrate, given, save_precision)
+    check_precision_options(precision, calibrate, given)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
         from qcomp.analysis import save_precision as save_mix

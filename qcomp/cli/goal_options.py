@@ -128,12 +128,9 @@ def check_search(given: Mapping[str, object], search: str) -> None:
         raise QcompError(f"{', '.join(names)} {verb} for a search", fix=f"give {search} as well, or leave {them} out")
 
 
-def check_precision_options(
-    precision: str | None, calibrate: Path | None, given: Mapping[str, object], save_precision: Path | None
-) -> None:
+def check_precision_options(precision: str | None, calibrate: Path | None, given: Mapping[str, object]) -> None:
     """QcompError for options of a search without one (`given`: by name, None where they are not), and for a precision
     without data."""
-    from qcomp.cli.files import check_output
     from qcomp.passes.precision import read_precision
 
     if precision != "auto":
@@ -144,5 +141,3 @@ def check_precision_options(
         raise QcompError("there is no data to quantize with", where="--precision", fix="give --calibrate DATA")
     if precision != "auto":
         read_precision(Path(precision))
-    if save_precision is not None:
-        check_output(save_precision, calibrate)

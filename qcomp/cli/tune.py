@@ -70,7 +70,7 @@ def tune(
     """Measure kernels and schedules of a model's layers on this machine, for `compile --tuning`."""
     start = time.perf_counter()
     from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, read_graph
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
@@ -80,7 +80,7 @@ def tune(
     written = output if output is not None else tuning
     if written is None:
         raise QcompError("no file to write", where="--output", fix="give -o FILE, or --tuning FILE to add to")
-    check_output(written, *filter(None, (model, calibrate)))
+    check_outputs({"-o": written}, (model, calibrate))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     _check_numbers(candidates, threads)
