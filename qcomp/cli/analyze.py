@@ -183,7 +183,7 @@ def _milliseconds(added: float | None) -> str:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.mix_report import decibels, share, show_search
+    from qcomp.cli.mix_report import decibels, decibels_text, share, show_search
     from qcomp.cli.output import count_text, plural, print_table
 
     for note in facts["notes"]:
@@ -205,7 +205,7 @@ def _show(facts: dict[str, Any]) -> None:
     print_table("", (*head, *(["int16 adds ms", "float32 adds ms"] if timed else [])), rows)
     whole = facts["int8"]
     print(
-        f"all in int8: {decibels(whole)} dB, cosine {whole['cosine']:.5f}, {judged} {share(whole[judged])}"
+        f"all in int8: {decibels_text(whole)}, cosine {whole['cosine']:.5f}, {judged} {share(whole[judged])}"
         + (f"; float32: {share(facts['float32'][judged])}" if judged == "accuracy" else "")
     )
     if facts["search"] is not None:

@@ -233,8 +233,9 @@ def compile_model(
             save_mix(artifact.search, save_precision)
     if quiet:
         return
-    facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
-    facts["quality"] = [line for quality in qualities for line in quality.lines()]
+    # A search compiles several mixes; the last one is kept.
+    facts = _facts(artifact, model, written, emit, _findings(calibrations[-1:]), time.perf_counter() - start)
+    facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from qcomp.cli.islands import island_lines
+
 CHANNELS = 16
 
 
@@ -107,6 +109,17 @@ def test_compile_searches_and_reaches_the_goal(qcomp: Any, delicate: Path, tmp_p
     again = tmp_path / "again.so"
     assert compile_it(qcomp, delicate, again, "--precision", tmp_path / "p.json", "--target", "x86_64-avx2").status == 0
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_what_was_calibrated_is_told_of_the_mix_that_is_kept(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    outcome = compile_it(qcomp, delicate, tmp_path / "m.so", "--precision", "auto", "--min-sqnr", 39)
+    assert outcome.out.count("calibration: biases of") == 1
+    assert "same dB" not in outcome.out
+
+
+def test_islands_of_one_name_are_named_once() -> None:
+    island = {"node": "l", "op": "lstm", "reason": "r", "detail": "d", "advice": "a", "macs": 0}
+    assert island_lines([island, island], []) == ["2 x lstm (l): d [r]; a"]
 
 
 def test_a_drop_is_by_agreement_without_labels(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
