@@ -27,14 +27,14 @@ from qcomp.quantize.observers import method_named
 from qcomp.reports.compare.cost import artifact_cost, float_cost
 from qcomp.reports.compare.front import read_front
 from qcomp.reports.compare.gate import Limits, check_limits
-from qcomp.reports.compare.judge import check_same_model, judge
+from qcomp.reports.compare.judge import check_own_graph, check_same_model, judge
 from qcomp.reports.compare.labels import read_labels
 from qcomp.reports.compare.layers import LayerStudy, study_layers
 from qcomp.reports.compare.onnxruntime_float import FloatModel
 from qcomp.reports.compare.plan import ArenaPlan, arena_plan
 from qcomp.reports.compare.resident import resident
 from qcomp.reports.compare.result import CalibrationReport, Comparison, Side, step_figures
-from qcomp.runtime.artifact import read_trailer
+from qcomp.runtime.artifact import ArtifactInfo, read_trailer
 from qcomp.runtime.loader import load
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
     shapes = {} if request.model.suffix == ".qir" else {t.name: t.shape for t in info.inputs}
     source = _read_model(request, shapes | dict(request.shapes))
     check_same_model(source, info, str(request.model))
-    integer = None if request.graph is None else read_graph(request.graph, {})
+    integer = None if request.graph is None else _read_own_graph(request.graph, info)
     samples = samples_for(source, request.data, *request.images)
     calibration = None if request.calibrate is None else samples_for(source, request.calibrate, *request.images)
     graph = run_passes(source.clone(), canonicalization())
@@ -154,6 +154,17 @@ def _read_model(request: Request, shapes: Mapping[str, tuple[int, ...]]) -> Grap
             return read_graph(request.model, {})  # what differs is said when inputs are compared
         except QcompError:
             raise error from None
+
+
+def _read_own_graph(path: Path, info: ArtifactInfo) -> Graph:
+    """The artifact's integer graph."""
+    if path.suffix != ".qir":
+        raise QcompError(
+            "this is no .qir text", where=f"--graph {path}", fix="give what `qcomp compile --save-graph` wrote"
+        )
+    graph = read_graph(path, {})
+    check_own_graph(graph, info, str(path))
+    return graph
 
 
 def _runnable(model: Path, graph: Graph, folder: Path) -> Path:

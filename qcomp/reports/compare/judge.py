@@ -42,6 +42,19 @@ def check_same_model(graph: Graph, info: ArtifactInfo, where: str) -> None:
                 )  # fmt: skip
 
 
+def check_own_graph(graph: Graph, info: ArtifactInfo, where: str) -> None:
+    """QcompError unless inputs and outputs of an integer graph are just those of the artifact."""
+    for values, tensors in ((graph.inputs, info.inputs), (graph.outputs, info.outputs)):
+        own = [(value.name, value.shape, value.dtype.numpy) for value in values]
+        theirs = [(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors]
+        if own != theirs:
+            names = [", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in side) for side in (own, theirs)]
+            raise QcompError(
+                f"this is not the artifact's graph: it has {names[0]}, the artifact {names[1]}",
+                where=where, fix="give the graph that `qcomp compile --save-graph` wrote with the artifact",
+            )  # fmt: skip
+
+
 def judge(
     reference: FloatModel,
     artifact: Runnable,
