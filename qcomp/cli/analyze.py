@@ -25,6 +25,7 @@ from qcomp.cli.arguments import (
     Resize,
     Shapes,
     TargetName,
+    check_threads,
 )
 from qcomp.cli.goal_options import (
     Decode,
@@ -47,7 +48,10 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="FILE", show_default=False, help="Write the JSON to a file."),
 ]
 Search = Annotated[bool, typer.Option("--search", help="Look for a mix that reaches the goal, and show the front.")]
-Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Samples side by side; 0 means one for each CPU.")]
+Threads = Annotated[
+    int,
+    typer.Option("--threads", metavar="N", callback=check_threads, help="Samples side by side; 0: one for each CPU."),
+]
 
 
 def analyze(

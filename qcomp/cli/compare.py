@@ -122,9 +122,8 @@ def compare(
     for path in filter(None, (model, artifact, labels, graph, front)):
         check_input(path)
     check_outputs({"--html": html}, (model, artifact, data, labels, graph, calibrate, front))
-    for option, number in (("--runs", runs), ("--threads", threads)):
-        if number < 0:
-            raise QcompError(f"{number} is negative", where=option, fix="give a positive number, or 0 for the default")
+    if runs < 0:
+        raise QcompError(f"{runs} is negative", where="--runs", fix="give a positive number, or 0 for the default")
     if layer_samples < 1:
         raise QcompError(f"{layer_samples} samples", where="--layer-samples", fix="give 1 or more")
     limits = _limits(max_drop, min_agreement, min_sqnr)

@@ -83,7 +83,8 @@ def tune(
     check_outputs({"-o": written}, (model, calibrate))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
-    _check_numbers(candidates, threads)
+    if candidates < 1:
+        raise QcompError(f"{candidates} candidates", where="--candidates", fix="give 1 or more")
 
     with Stages(quiet) as progress:
         progress("load", 0, 1)
@@ -118,15 +119,6 @@ def tune(
         print_json(facts)
     else:
         _show(facts)
-
-
-def _check_numbers(candidates: int, threads: int) -> None:
-    from qcomp.errors import QcompError
-
-    if candidates < 1:
-        raise QcompError(f"{candidates} candidates", where="--candidates", fix="give 1 or more")
-    if threads < 0:
-        raise QcompError(f"{threads} threads", where="--threads", fix="give a positive number, or 0 for one a CPU")
 
 
 def _facts(measured: Measured, model: Path, written: Path, seconds: float) -> dict[str, Any]:
