@@ -252,12 +252,12 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
     samples = list(data if judging.samples is None else samples_of(judging.samples, inputs, where="judging samples"))
     if not samples:
         raise QcompError("there is no sample to judge by", fix="give at least one, better 64 or more")
-    labels = None if judging.labels is None else labels_of(judging.labels)
+    labels = None if judging.labels is None else labels_of(judging.labels, judging.labels_from)
     if labels is not None:
-        check_count(labels, len(samples))
+        check_count(labels, len(samples), judging.labels_from)
         rows = graph.outputs[0].shape
         if rows and rows[-1] > 1:
-            check_classes(labels, rows[-1])
+            check_classes(labels, rows[-1], judging.labels_from)
     threads = judging.threads or len(os.sched_getaffinity(0))
     points = possible_points(graph)
     progress = partial(_report, options, "calibrate")

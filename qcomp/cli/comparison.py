@@ -91,8 +91,9 @@ def measure(request: Request, progress: Progress) -> Comparison:
         reference = FloatModel(runnable, own.threads, where=str(request.model))
         total = len(samples)
         decided, outputs = judge(
-            reference, own, samples, labels, request.class_axis, lambda done: progress("compare", done, total)
-        )
+            reference, own, samples, labels, request.class_axis, lambda done: progress("compare", done, total),
+            str(request.labels),
+        )  # fmt: skip
         checks = check_limits(request.limits, decided, outputs)
         feed = next(iter(samples))
         progress("time", 0, 1)

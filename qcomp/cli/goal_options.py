@@ -116,6 +116,7 @@ def judging_of(
         Answers(decode, left_out),
         threads,
         scheduler,
+        "labels" if labels is None else str(labels),
     )
 
 
