@@ -84,7 +84,7 @@ def analyze(
 ) -> None:
     """Measure what int8 in each layer of a model costs its output; find a mix of precisions."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_search, goal_of, judging_of
     from qcomp.cli.output import print_json
@@ -123,6 +123,8 @@ def analyze(
         )
     facts = _facts(found, model, time.perf_counter() - start)
     facts["notes"] += batch_notes(graph)
+    if (raw := raw_images(samples, image_mean, image_std)) is not None:
+        facts["notes"].append(f"{raw.message} ({raw.code})")
     if save_precision is not None:
         assert found.search is not None
         save(found.search, save_precision)

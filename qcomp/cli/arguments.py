@@ -14,6 +14,7 @@ from qcomp.errors import QcompError
 
 if TYPE_CHECKING:
     from qcomp.ir.graph import Graph
+    from qcomp.quantize.check import Finding
     from qcomp.quantize.samples import Samples
 
 # Or four a CPU, if that is more.  Engines start as many as they are told to, and each takes memory.
@@ -158,6 +159,23 @@ def samples_for(
     if given and not any(isinstance(source, ImageSource) for source in samples.sources):
         raise QcompError(f"these are arrays, not images: {', '.join(given)}", where=str(data), fix="leave that out")
     return samples
+
+
+def raw_images(samples: Samples | None, mean: str | None, std: str | None) -> Finding | None:
+    """Says so if a float input is fed pixels of 0 to 255 because nobody said how images become numbers."""
+    from qcomp.quantize.check import Finding
+    from qcomp.quantize.sample_images import ImageSource
+
+    if samples is None or mean is not None or std is not None:
+        return None
+    for source in samples.sources:
+        if isinstance(source, ImageSource) and source.spec.dtype.kind == "f":
+            message = (
+                f"{source.spec.name} is fed pixels of 0 to 255 as they are; if the model wants them normalized, give "
+                "--image-mean and --image-std, if not, --image-std 1"
+            )
+            return Finding("raw-images", source.spec.name, message)
+    return None
 
 
 def check_images_are_read(calibrate: Path | None, *images: str | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcomp.calibration_study import study_calibration
-from qcomp.cli.arguments import samples_for
+from qcomp.cli.arguments import raw_images, samples_for
 from qcomp.cli.files import batch_notes, model_bytes, read_graph
 from qcomp.cli.peers import peer
 from qcomp.cli.timing import Timings, interleave
@@ -101,6 +101,8 @@ def measure(request: Request, progress: Progress) -> Comparison:
         times = interleave(sides, request.runs)
         steps = own.profile(feed, runs=max(3, min(100, times.runs("qcomp"))))
         notes = batch_notes(source)
+        if (raw := raw_images(samples, *request.images[:2])) is not None:
+            notes.append(f"{raw.message} ({raw.code})")
         notes += [
             f"output {output.name}: {output.unlike} elements are NaN or infinite on one side alone; its errors leave "
             "them out"

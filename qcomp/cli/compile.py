@@ -147,7 +147,7 @@ def compile_model(
 ) -> None:
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of, parse_bytes
     from qcomp.cli.mix_report import search_facts
@@ -234,7 +234,9 @@ def compile_model(
     if quiet:
         return
     # A search compiles several mixes; the last one is kept.
-    facts = _facts(artifact, model, written, emit, _findings(calibrations[-1:]), time.perf_counter() - start)
+    raw = raw_images(samples, image_mean, image_std)
+    findings = [*([raw] if raw is not None and calibrations else []), *_findings(calibrations[-1:])]
+    facts = _facts(artifact, model, written, emit, findings, time.perf_counter() - start)
     facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:

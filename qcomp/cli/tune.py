@@ -69,7 +69,7 @@ def tune(
 ) -> None:
     """Measure kernels and schedules of a model's layers on this machine, for `compile --tuning`."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
     from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
@@ -115,6 +115,8 @@ def tune(
         return
     facts = _facts(measured, model, written, time.perf_counter() - start)
     facts["notes"] += batch_notes(graph)
+    if (raw := raw_images(samples, image_mean, image_std)) is not None:
+        facts["notes"].append(f"{raw.message} ({raw.code})")
     if json:
         print_json(facts)
     else:
