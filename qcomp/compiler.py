@@ -350,7 +350,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
-        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
+        graph = _run(graph, [*grid_passes(ranges, options.per_tensor), QuantizeState(options.per_tensor)], options)
     return _run(graph, integer_lowering(), options)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcomp.compiler import Options, canonical, quantize
+from qcomp.compiler import Options, canonical, preview, quantize
 from qcomp.ir import Graph
 from qcomp.ir.interpreter import run
 from qcomp.ir.onnx_export import to_onnx
@@ -16,6 +16,7 @@ from qcomp.quantize.float_runs import outputs_on
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.layers import ALONE, WEIGHTS, WITHOUT, Study
 from qcomp.reports.costs import modelled_costs
+from qcomp.reports.coverage import coverage
 from qcomp.targets import target
 
 STEPS, WIDTH, HIDDEN = 12, 6, 8
@@ -82,3 +83,7 @@ def test_a_float_state_costs_more(made: tuple[Study, np.ndarray]) -> None:
     float32 = {"layer": "float32"}
     assert costs.milliseconds({}) < costs.milliseconds(float32)
     assert costs.bytes(float32) - costs.bytes({}) >= 3 * 4 * HIDDEN * (WIDTH + HIDDEN) - 200
+
+
+def test_a_preview_assumes_the_data_that_is_to_come(made: tuple[Study, np.ndarray]) -> None:
+    assert [i.reason for i in coverage(preview(made[0].graph.clone())).islands] == []
