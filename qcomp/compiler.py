@@ -140,6 +140,11 @@ class Options:
                 "a search for precisions compares float results", where="Options.io",
                 fix="search first, save the precisions, and give their file",
             )  # fmt: skip
+        if self.require_int8 and self.precision == AUTO:
+            raise QcompError(
+                "a search for precisions may leave layers float32", where="Options.require_int8",
+                fix="leave it out, or search first, save the precisions, and give their file",
+            )  # fmt: skip
         if isinstance(self.levels, str):
             raise QcompError(
                 f"levels is the text {self.levels!r}, not a tuple of names", where="Options",

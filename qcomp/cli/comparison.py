@@ -112,8 +112,9 @@ def measure(request: Request, progress: Progress) -> Comparison:
         report: CalibrationReport | None = None
         if calibration is not None:
             remade, report = _calibration(request, graph, calibration, samples, labels, own, reference, progress)
-            if integer is None:
-                integer = _if_the_same(remade, own, feed, notes)
+            same = _is_own(remade, own, feed, request.graph is not None, notes)
+            if integer is None and same:
+                integer = remade
         study, plan = _layers(request, graph, integer, samples, own, notes, progress)
         memory = own.info.arena_bytes + own.info.weights_bytes
         return Comparison(
@@ -204,17 +205,18 @@ def _calibration(
     )
 
 
-def _if_the_same(integer: Graph, own: Model, feed: Mapping[str, Any], notes: list[str]) -> Graph | None:
-    """The graph made from the calibration data, if the artifact was made from it too."""
+def _is_own(remade: Graph, own: Model, feed: Mapping[str, Any], has_graph: bool, notes: list[str]) -> bool:
+    """Whether the graph made from the calibration data is the artifact's; if not, what its figures are is said."""
     from qcomp.reports.compare.layers import gives_bits
 
-    if gives_bits(integer, feed, own.run(feed)):
-        return integer
+    if gives_bits(remade, feed, own.run(feed)):
+        return True
     notes.append(
-        "the artifact was not compiled from this calibration data with these options: without --graph GRAPH.qir there "
-        "are no errors of layers"
+        "the artifact was not compiled from this calibration data with these options alone (a mix of precisions and "
+        "--dynamic are others): the figures of calibration are those of artifacts that are, not of this one"
+        + ("" if has_graph else "; without --graph GRAPH.qir there are no errors of layers")
     )
-    return None
+    return False
 
 
 def _layers(

@@ -169,6 +169,7 @@ def compile_model(
     given = {
         "--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size,
         "--validate": validate, "--labels": labels, "--save-precision": save_precision, "--scheduler": scheduler,
+        "--decode": None if decode == "argmax" else decode, "--ignore": ignore or None,
     }  # fmt: skip
     check_precision_options(precision, calibrate, given)
     with Stages(quiet) as progress:

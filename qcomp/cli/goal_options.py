@@ -122,11 +122,16 @@ def judging_of(
 
 def check_search(given: Mapping[str, object], search: str) -> None:
     """QcompError for options of a search, by name (None: not given), where there is none."""
+    check_unused(given, "a search", search)
+
+
+def check_unused(given: Mapping[str, object], purpose: str, needed: str) -> None:
+    """QcompError for options, by name (None: not given), whose purpose is not there."""
     names = [name for name, value in given.items() if value is not None]
     if names:
         them = "it" if len(names) == 1 else "them"
         verb = "is" if len(names) == 1 else "are"
-        raise QcompError(f"{', '.join(names)} {verb} for a search", fix=f"give {search} as well, or leave {them} out")
+        raise QcompError(f"{', '.join(names)} {verb} for {purpose}", fix=f"give {needed} as well, or leave {them} out")
 
 
 def check_precision_options(precision: str | None, calibrate: Path | None, given: Mapping[str, object]) -> None:

@@ -39,6 +39,9 @@ _compile("target as a path", "../targets", "--target", "../targets/x86_64")
 _compile("method typo", "entrpy", "--method", "entrpy")
 _compile("effort typo", "unknown effort", "--effort", "most")
 _compile("goals without a search", "--min-sqnr is for a search; give --precision auto", "--min-sqnr", "30")
+_compile("decoding without a search", "--decode is for a search; give --precision auto", "--decode", "ctc")
+_compile("ignored classes without a search", "--ignore is for a search", "--ignore", "0")
+_compile("a search that may leave nothing float", "float32", "--precision", "auto", "--require-int8")
 _command(
     "effort without data", "--effort high is about calibration data",
     "compile", "MADE/mlp.onnx", "--float", "--effort", "high", "-o", "NEW/o.so",

@@ -137,6 +137,9 @@ def test_calibration_data_gives_the_graph_too(qcomp: Run, convnet: Path) -> None
     assert "few-samples" in [finding["code"] for finding in facts["calibration"]["findings"]]
     other = qcomp(*arguments(convnet, "--calibrate", "data.npz", "--method", "minmax", "--json")).json
     assert other["layer_samples"] == 0 and "was not compiled from this calibration data" in other["notes"][0]
+    graph = ("--graph", "model.qir", "--calibrate", "data.npz", "--method", "minmax", "--json")
+    note = qcomp(*arguments(convnet, *graph)).json["notes"][0]
+    assert "figures of calibration are those of artifacts that are" in note
 
 
 def test_the_saved_graph_is_the_artifacts(convnet: Path) -> None:
@@ -314,6 +317,8 @@ BAD: dict[str, tuple[str, str]] = {
     "negative threads": ("ALL --threads -1", "--threads"),
     "no layer samples": ("ALL --layer-samples 0", "--layer-samples"),
     "an axis that is not there": ("ALL --class-axis 7", "--class-axis"),
+    "effort without data to calibrate": ("ALL --effort high", "--effort is for --calibrate"),
+    "a method without data to calibrate": ("ALL --method mse --per-tensor", "--per-tensor are for --calibrate"),
     "a method typo": ("ALL --calibrate FOLDER/data.npz --method mze", "mze"),
     "image options for arrays": ("ALL --image-std 2", "--image-std"),
 }
