@@ -24,7 +24,7 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.distribute import Cluster
 from qcomp.quantize.fidelity import Fidelity, SampleFidelity
-from qcomp.quantize.float_runs import outputs_on
+from qcomp.quantize.float_runs import outputs_on, samples_that_run
 from qcomp.quantize.goals import DEFAULT_DROP, Goal
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.inputs import inputs_of
@@ -249,7 +249,10 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
         )
     inputs = inputs_of(to_onnx(graph))
     data = samples_of(calibration, inputs)
-    samples = list(data if judging.samples is None else samples_of(judging.samples, inputs, where="judging samples"))
+    if judging.samples is None:
+        samples = list(data)
+    else:
+        samples = samples_that_run(graph, samples_of(judging.samples, inputs, where="judging samples"))
     if not samples:
         raise QcompError("there is no sample to judge by", fix="give at least one, better 64 or more")
     labels = None if judging.labels is None else labels_of(judging.labels, judging.labels_from)

@@ -347,7 +347,9 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
             "the model is quantized already, so no precision can be chosen", where="precision",
             fix="give the float model, or leave the precision out",
         )  # fmt: skip
-    return _run(graph, [ChoosePrecision(precision=precision)], options)
+    given = options.precision
+    named = ChoosePrecision(precision=precision) if isinstance(given, Mapping) else ChoosePrecision(file=str(given))
+    return _run(graph, [named], options)
 
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:

@@ -92,7 +92,8 @@ def analyze(
     from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
-    check_input(model)
+    for path in filter(None, (model, labels)):
+        check_input(path)
     check_outputs({"-o": output, "--save-precision": save_precision}, (model, calibrate, validate, labels))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)

@@ -156,7 +156,8 @@ def compile_model(
     from qcomp.cli.progress import Stages
 
     shapes = parse_shapes(shape)
-    check_input(model)
+    for path in filter(None, (model, labels)):
+        check_input(path)
     given_precision = None if precision in (None, "auto") else Path(precision)
     check_outputs(
         {"-o": output, "--save-graph": save_graph, "--save-precision": save_precision},

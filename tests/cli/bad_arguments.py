@@ -47,6 +47,7 @@ _command(
     "compile", "MADE/mlp.onnx", "--float", "--effort", "high", "-o", "NEW/o.so",
 )  # fmt: skip
 _compile("percentile that is no number", "many", "--method", "percentile:many")
+_compile("percentile without its number", "'' is not a percentile", "--method", "percentile:")
 _compile("percentile beyond 100", "200", "--method", "percentile:200")
 _compile("backend that does not exist", "tvn", "--backend", "tvn")
 _compile("emit typo", "libs", "--emit", "libs")
@@ -99,6 +100,7 @@ _command(
     "opt", "MADE/mlp.onnx", "--passes=insert-fake-quant", "-o", "NEW/o.qir",
 )  # fmt: skip
 _command("opt output in a missing folder", "missing", "opt", "MADE/mlp.onnx", "-o", "NEW/missing/o.qir")
+_command("check with a search", "--save-precision", "check", "MADE/mlp.onnx", "--precision", "auto")
 _command("check for an unknown target", "'arm9'", "check", "MADE/mlp.onnx", "--target", "arm9")
 
 

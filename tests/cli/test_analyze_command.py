@@ -210,6 +210,18 @@ def test_bad_precisions_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_node_that_there_is_not_is_told_with_its_file(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"delicacy": "float32"}')
+    outcome = compile_it(qcomp, delicate, tmp_path / "m.so", "--precision", tmp_path / "p.json")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "p.json: the model has no node 'delicacy'; did you mean delicate?" in outcome.err
+
+
+def test_too_few_labels_are_told_with_their_file(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", np.zeros(3, np.int64))
+    assert "few.npy: 3 labels for 48 samples" in analyze(qcomp, delicate, "--labels", tmp_path / "few.npy").err
+
+
 def test_a_precision_needs_data(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
     outcome = qcomp("compile", delicate / "delicate.onnx", "-o", tmp_path / "m.so", "--precision", "auto")
     assert outcome.status == 2 and "give --calibrate DATA" in outcome.err

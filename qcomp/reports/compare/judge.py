@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
 from qcomp.quantize.labels import check_numbers
+from qcomp.quantize.onnxruntime_session import RunRefused
+from qcomp.quantize.samples import Samples
 from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, choice_axis, count_decisions, decisions
 from qcomp.reports.compare.onnxruntime_float import FloatModel
 from qcomp.runtime.artifact import ArtifactInfo
@@ -59,7 +61,7 @@ def check_own_graph(graph: Graph, info: ArtifactInfo, where: str) -> None:
 def judge(
     reference: FloatModel,
     artifact: Runnable,
-    samples: Iterable[Arrays],
+    samples: Samples,
     labels: NDArray[np.int64] | None = None,
     class_axis: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -72,7 +74,11 @@ def judge(
     noises: dict[str, Noise] = {}
     decided: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for index, sample in enumerate(samples):
-        expected, found = reference.run(sample), artifact.run(sample)
+        try:
+            expected = reference.run(sample)
+        except RunRefused as error:
+            raise samples.refused(index, sample, error) from error
+        found = artifact.run(sample)
         for position, (name, result) in enumerate(found.items()):
             noises.setdefault(name, Noise()).add(expected[name], result)
             if position == 0:
