@@ -141,6 +141,11 @@ class Options:
                 "a search for precisions compares float results", where="Options.io",
                 fix="search first, save the precisions, and give their file",
             )  # fmt: skip
+        if self.require_int8 and self.precision == AUTO:
+            raise QcompError(
+                "a search for precisions may leave layers float32", where="Options.require_int8",
+                fix="leave it out, or search first, save the precisions, and give their file",
+            )  # fmt: skip
         if isinstance(self.levels, str):
             raise QcompError(
                 f"levels is the text {self.levels!r}, not a tuple of names", where="Options",
@@ -346,7 +351,9 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
             "the model is quantized already, so no precision can be chosen", where="precision",
             fix="give the float model, or leave the precision out",
         )  # fmt: skip
-    return _run(graph, [ChoosePrecision(precision=precision)], options)
+    given = options.precision
+    named = ChoosePrecision(precision=precision) if isinstance(given, Mapping) else ChoosePrecision(file=str(given))
+    return _run(graph, [named], options)
 
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
@@ -354,7 +361,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
-        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
+        graph = _run(graph, [*grid_passes(ranges, options.per_tensor), QuantizeState(options.per_tensor)], options)
     return _run(graph, integer_lowering(), options)
 
 

@@ -31,10 +31,16 @@ def check(
     from qcomp.cli.arguments import parse_shapes
     from qcomp.cli.files import batch_notes, check_input, read_graph
     from qcomp.cli.output import print_json
+    from qcomp.errors import QcompError
     from qcomp.targets import target as target_named
 
     shapes = parse_shapes(shape)
     check_input(model)
+    if precision is not None and str(precision) == "auto" and not precision.exists():
+        raise QcompError(
+            "check searches for nothing", where="--precision auto",
+            fix="search with `qcomp compile --precision auto --save-precision FILE`, and give that file",
+        )  # fmt: skip
     machine = target_named(target)
     from qcomp.compiler import Options, is_quantized, preview
     from qcomp.reports.coverage import coverage

@@ -147,34 +147,32 @@ def compile_model(
 ) -> None:
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of, parse_bytes
     from qcomp.cli.mix_report import search_facts
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
-    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
-    check_input(model)
-    if emit is Emit.LIB:
-        check_output(output, *filter(None, (model, calibrate, tuning)))
-    else:
-        check_output_folder(output)
-    if save_graph is not None:
-        check_output(save_graph, *filter(None, (model, calibrate, tuning)))
-        if save_graph.absolute() == output.absolute():
-            raise QcompError("the graph would replace the artifact", where="--save-graph", fix="choose another path")
-
+    for path in filter(None, (model, labels)):
+        check_input(path)
+    given_precision = None if precision in (None, "auto") else Path(precision)
+    check_outputs(
+        {"-o": output, "--save-graph": save_graph, "--save-precision": save_precision},
+        (model, calibrate, tuning, validate, labels, given_precision),
+        folder="" if emit is Emit.LIB else "-o",
+    )
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
     given = {
         "--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size,
         "--validate": validate, "--labels": labels, "--save-precision": save_precision, "--scheduler": scheduler,
+        "--decode": None if decode == "argmax" else decode, "--ignore": ignore or None,
     }  # fmt: skip
-    check_precision_options(precision, calibrate, given, save_precision)
+    check_precision_options(precision, calibrate, given)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
         from qcomp.analysis import save_precision as save_mix
@@ -237,8 +235,11 @@ def compile_model(
             save_mix(artifact.search, save_precision)
     if quiet:
         return
-    facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
-    facts["quality"] = [line for quality in qualities for line in quality.lines()]
+    # A search compiles several mixes; the last one is kept.
+    raw = raw_images(samples, image_mean, image_std)
+    findings = [*([raw] if raw is not None and calibrations else []), *_findings(calibrations[-1:])]
+    facts = _facts(artifact, model, written, emit, findings, time.perf_counter() - start)
+    facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")

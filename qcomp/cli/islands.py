@@ -46,7 +46,8 @@ def island_lines(islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) ->
     ordered = sorted(groups.items(), key=lambda item: (-sum(i["macs"] for i in item[1]), item[0]))
     lines = []
     for (op, reason), members in ordered:
-        names = ", ".join(i["node"] for i in members[:_NAMED]) + (", ..." if len(members) > _NAMED else "")
+        nodes = list(dict.fromkeys(i["node"] for i in members))  # the directions of a layer have one name
+        names = ", ".join(nodes[:_NAMED]) + (", ..." if len(nodes) > _NAMED else "")
         first = members[0]
         lines.append(f"{len(members)} x {op} ({names}): {first['detail']} [{reason}]; {first['advice']}")
     if copies:

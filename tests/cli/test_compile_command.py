@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qcomp.quantize.samples import load_samples
 from qcomp.runtime.artifact import read_trailer
@@ -163,8 +164,6 @@ def test_sources_are_written_as_a_folder(qcomp: Any, made: Path, tmp_path: Path)
 
 
 def test_images_calibrate(qcomp: Any, made: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "images").mkdir()
     generator = np.random.default_rng(2)
     for i in range(3):
@@ -174,6 +173,19 @@ def test_images_calibrate(qcomp: Any, made: Path, tmp_path: Path) -> None:
     assert qcomp(*means).status == 0
     assert qcomp(*arguments, "--quiet", "-o", tmp_path / "rgb.so").status == 0
     assert (tmp_path / "rgb.so").read_bytes() != (tmp_path / "bgr.so").read_bytes()
+
+
+def test_images_without_a_mean_are_told_of(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(generator.integers(0, 256, (12, 10, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    model, images, out = made / "convnet.onnx", tmp_path / "images", tmp_path / "m.so"
+    facts = qcomp("compile", model, "-o", out, "--calibrate", images, "--json").json
+    assert facts["findings"][0]["code"] == "raw-images" and facts["findings"][0]["tensor"] == "x"
+    for others in (("analyze", model, "--calibrate", images), ("compare", model, out, "--data", images, "--runs", 10)):
+        assert "x is fed pixels of 0 to 255 as they are" in qcomp(*others).out
+        assert "(raw-images)" not in qcomp(*others, "--image-std", "1").out
 
 
 def test_the_digits_network_keeps_its_accuracy(qcomp: Any, tmp_path: Path) -> None:
