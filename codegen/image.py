@@ -34,7 +34,7 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
     flags = (*(flag for flag in kernel_flags(target) if flag != "-O3"), "-Os", f"-I{INCLUDE_DIR}")
     objects.append(compile_unit(compiler, target, folder, BOARD.name, flags))
     machine = compiler.flags(target)
-    command = [*compiler.command, *machine, "-O2", "-static", "-Wl,-T,board.ld", "-Wl,--gc-sections", "-s"]
+    command = [*compiler.command, *machine, "-O2", "-static", "-Wl,-T,board.ld", "-Wl,--gc-sections", "-Wl,-n", "-s"]
     try:
         run_tool([*command, "-nostdlib", *objects, "-o", "model.elf"], folder)
     except QcompError as error:

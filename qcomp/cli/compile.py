@@ -314,6 +314,7 @@ def _facts(
         "arena_lower_bound": metadata["arena_lower_bound"],
         "weights_bytes": metadata["weights_bytes"],
         "output_bytes": sum(f.stat().st_size for f in files),
+        "memory": _memory(artifact, written) if artifact.target.bare_metal and written.is_file() else None,
         "model_bytes": model_bytes(model),
         "islands": [
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
@@ -325,6 +326,18 @@ def _facts(
         "notes": [],
         "seconds": round(seconds, 3),
     }
+
+
+def _memory(artifact: Artifact, image: Path) -> dict[str, int]:
+    """What an image takes of the target's flash and RAM, the stack aside, and what there is."""
+    from qcomp.codegen.image import flash_bytes
+    from qcomp.reports.memory import ram_bytes
+
+    there = artifact.target.memory
+    return {
+        "flash_bytes": flash_bytes(image), "flash_there": there["rom"],
+        "ram_bytes": ram_bytes(artifact.package), "ram_there": there["ram"],
+    }  # fmt: skip
 
 
 def _show(facts: dict[str, Any]) -> None:
@@ -349,6 +362,12 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
     print(f"  weights  {bytes_text(facts['weights_bytes'])}")
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
+    if facts["memory"] is not None:
+        memory = facts["memory"]
+        print(
+            f"  flash    {bytes_text(memory['flash_bytes'])} of {bytes_text(memory['flash_there'])}; "
+            f"RAM {bytes_text(memory['ram_bytes'])} of {bytes_text(memory['ram_there'])}, the stack aside"
+        )
     if facts["tuning"] is not None:
         print(f"  tuning   {_tuning_text(facts['tuning'])}")
     show_islands("  float32  ", facts["islands"], facts["float_copies"])
