@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from qcomp.bands import Banded, banded
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
@@ -64,7 +65,7 @@ from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.trial import tried
 from qcomp.reports.arithmetic import check_arithmetic
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
-from qcomp.reports.memory import check_memory
+from qcomp.reports.memory import budget_of, check_memory, ram_bytes
 from qcomp.targets import Target, levels, native
 from qcomp.targets import target as target_named
 
@@ -129,6 +130,7 @@ class Options:
     print_after: Callable[[Pass, Graph], None] | None = field(default=None, compare=False)
     on_calibration: Callable[[Calibration], None] | None = field(default=None, compare=False)
     on_quality: Callable[[Quality], None] | None = field(default=None, compare=False)
+    on_bands: Callable[[Banded], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
@@ -232,8 +234,25 @@ def _lowered(
     tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
     package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
+    graph, package = _within_ram(graph, package, options)
     check_memory(package, options.max_ram, options.max_rom)
     return Artifact(graph, found, machine, package, options)
+
+
+def _within_ram(graph: Graph, package: SourcePackage, options: Options) -> tuple[Graph, SourcePackage]:
+    """The graph with its first layers in bands of rows, where RAM is short and that helps."""
+    limit = budget_of(package, options.max_ram, options.max_rom).ram
+    excess = 0 if limit is None else ram_bytes(package) - limit
+    if excess <= 0:
+        return graph, package
+    found = banded(graph, package.target, package.arena_bytes - excess, options.progress)
+    if found is None:
+        return graph, package
+    if options.on_bands is not None:
+        options.on_bands(found)
+    _report(options, "generate", 0, 1)
+    source = SourceOptions(islands=package.metadata["islands"])
+    return found.graph, generate_levels(found.graph, [package.target], source)
 
 
 def read_tuning_of(options: Options, held: Sequence[Target]) -> Tuning | None:

@@ -14,10 +14,10 @@ from generated_graphs import INTEGERS, KINDS, PRODUCTS, Batch, batch_of, same_bi
 
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
-from qcomp.codegen.c.package import Options
+from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.toolchain import find_compiler, kernel_flags
-from qcomp.compiler import compile
+from qcomp.compiler import Options, compile
 from qcomp.emulation import EmulatedModel, emulator_command
 from qcomp.errors import QcompError
 from qcomp.ir import run
@@ -177,24 +177,25 @@ def test_the_portable_kernels_are_there_for_what_no_other_takes() -> None:
             assert kernel_table().find(node, target(name)) is not None, node
 
 
-def small(tmp_path: Path) -> tuple[Path, Path]:
+def small(tmp_path: Path, side: int = 12) -> tuple[Path, Path]:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)
-    weights = [rng.normal(0, 0.2, shape).astype(np.float32) for shape in ((16, 3, 3, 3), (4, 16))]
+    weights = [rng.normal(0, 0.2, shape).astype(np.float32) for shape in ((16, 3, 3, 3), (8, 16, 3, 3), (4, 8))]
     nodes = [
         helper.make_node("Conv", ["x", "w0"], ["a"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"]), helper.make_node("Flatten", ["c"], ["d"]),
-        helper.make_node("Gemm", ["d", "w1"], ["y"], transB=1),
+        helper.make_node("Conv", ["b", "w1"], ["b1"], strides=[2, 2]), helper.make_node("Relu", ["b1"], ["b2"]),
+        helper.make_node("GlobalAveragePool", ["b2"], ["c"]), helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "w2"], ["y"], transB=1),
     ]  # fmt: skip
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 12, 12])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, side, side])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])]
     initializers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
     graph = helper.make_graph(nodes, "small", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, tmp_path / "small.onnx")
-    np.savez(tmp_path / "data.npz", x=rng.normal(0, 1, (8, 3, 12, 12)).astype(np.float32))
+    np.savez(tmp_path / "data.npz", x=rng.normal(0, 1, (8, 3, side, side)).astype(np.float32))
     return tmp_path / "small.onnx", tmp_path / "data.npz"
 
 
@@ -259,5 +260,23 @@ def test_the_source_package_of_a_core_states_its_memory(tmp_path: Path) -> None:
 def test_the_same_input_gives_the_same_sources() -> None:
     batch = batch_of([(17, i) for i in range(6)], INTEGERS, 100 << 10)
     for name in ("cortex-m4", "cortex-m55"):
-        packages = [generate(batch.graph, target(name), Options(form="lib")) for _ in range(2)]
+        packages = [generate(batch.graph, target(name), SourceOptions(form="lib")) for _ in range(2)]
         assert packages[0].files == packages[1].files
+
+
+@emulated
+@pytest.mark.parametrize("name", ["cortex-m0plus", "cortex-m4", "cortex-m55"])
+def test_bands_of_rows_for_a_small_budget(name: str, tmp_path: Path) -> None:
+    model, data = small(tmp_path, 40)
+    with np.load(data) as samples:
+        calibration = samples["x"]
+    options = Options(io="int8", max_ram=9000)
+    artifact = compile(model, target=name, calibration=calibration, options=options)
+    whole = compile(model, target=name, calibration=calibration, options=Options(io="int8", max_ram=1 << 20))
+    assert artifact.package.arena_bytes < whole.package.arena_bytes
+    assert any(".rows1" in node.name for node in artifact.graph.nodes)
+    feed = {"x": np.random.default_rng(1).integers(-128, 128, (1, 3, 40, 40)).astype(np.int8)}
+    found = EmulatedModel(artifact.save(tmp_path / "m.elf")).run(feed)
+    expected = run(whole.graph, feed)
+    assert all(same_bits(array, found[name]) and same_bits(array, run(artifact.graph, feed)[name])
+               for name, array in expected.items())  # fmt: skip

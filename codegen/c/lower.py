@@ -84,6 +84,15 @@ def lower(
     return Lowered(graph, target, plan, built, list(functions), tuned)
 
 
+def plan_of(graph: Graph, target: Target, table: KernelTable | None = None) -> MemoryPlan:
+    """The memory plan that `lower` makes without a tuning."""
+    table = table or kernel_table()
+    return make_plan(
+        graph, lambda node: table.select(node, target), converts_i8=target.stored_offset != 0,
+        sequential=target.bare_metal,
+    )  # fmt: skip
+
+
 def _key(node: Node) -> str:
     """Unique in the graph and in the planner's copy of it; node names are not."""
     return node.outputs[0].name

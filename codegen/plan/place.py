@@ -63,17 +63,24 @@ class Placement:
 def lower_bound(slots: Sequence[Slot], overlaps: Sequence[Overlap] = ()) -> tuple[int, int]:
     """(most bytes that are live at one step, what may lie on top of each other counted once; the first such step)."""
     best, at = 0, 0
+    for step, total in live_at(slots, overlaps).items():
+        if total > best:
+            best, at = total, step
+    return best, at
+
+
+def live_at(slots: Sequence[Slot], overlaps: Sequence[Overlap] = ()) -> dict[int, int]:
+    """Bytes that are live at each step where that may grow, what may lie on top of each other counted once."""
     by_name = {slot.name: slot for slot in slots}
     saved: dict[int, int] = {}
     for overlap in overlaps:
         result, operand = by_name[overlap.result], by_name[overlap.operand]
         joint = max(result.size, operand.size - overlap.distance)
         saved[result.first] = max(0, result.size + operand.size - joint)
-    for step in sorted({s.first for s in slots}):
-        total = sum(s.size for s in slots if s.first <= step <= s.last) - saved.get(step, 0)
-        if total > best:
-            best, at = total, step
-    return best, at
+    return {
+        step: sum(s.size for s in slots if s.first <= step <= s.last) - saved.get(step, 0)
+        for step in sorted({s.first for s in slots})
+    }
 
 
 def place(slots: Sequence[Slot], overlaps: Sequence[Overlap] = ()) -> Placement:

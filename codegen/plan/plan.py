@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qcomp.codegen.plan.buffer import Buffer, Halo
 from qcomp.codegen.plan.legalize import legalize
-from qcomp.codegen.plan.place import ALIGN, Overlap, Slot, check_placement, lower_bound, place
+from qcomp.codegen.plan.place import ALIGN, Overlap, Slot, check_placement, live_at, lower_bound, place
 from qcomp.codegen.plan.requirements import KernelOf, activation_values
 from qcomp.codegen.plan.schedule import schedule, touched
 from qcomp.codegen.plan.storage import Storage, Storages
@@ -70,6 +70,8 @@ class MemoryPlan:
     arena_bytes: int
     lower_bound: int
     peak_step: int
+    live: dict[int, int]
+    """Bytes that are live at the steps where that may grow."""
 
     def report(self) -> str:
         """One line for people: bytes, and how far from the bound."""
@@ -92,7 +94,7 @@ def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool, sequentia
     for value in legal.graph.values:
         if not value.is_constant and value.type.elements == 0:
             raise QcompError("the tensor is empty", where=f"%{value.name}", fix="give the model non-empty shapes")
-    storages = Storages(legal, kernel_of)
+    storages = Storages(legal, kernel_of, packed=sequential)
     order = schedule(storages)
     owner = _share_in_place(order, storages, kernel_of)
     slots = _slots(order, storages, owner)
@@ -114,9 +116,9 @@ def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool, sequentia
 
     def step(node: Node) -> Step:
         results = tuple(operand(v) for v in node.outputs)
-        fills = tuple(
-            Fill(o, storages.of(v).fill) for v, o in zip(node.outputs, results, strict=True) if not o.buffer.dense
-        )
+        images = [storages.of(v).image or v for v in node.outputs]  # of rows, all that is around them
+        around = [(operand(v), storages.of(v).fill) for v in images]
+        fills = tuple(Fill(o, fill) for o, fill in around if not o.buffer.dense)
         return Step(node, tuple(operand(v) for v in activation_values(node)), results, fills)
 
     return MemoryPlan(
@@ -127,6 +129,7 @@ def make_plan(graph: Graph, kernel_of: KernelOf, *, converts_i8: bool, sequentia
         -(-placement.bytes // ALIGN) * ALIGN + SLACK,
         bound,
         peak,
+        live_at(slots, overlaps),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo, union_halo
@@ -23,6 +23,10 @@ class Storage:
     fill: int = 0
     external: bool = False
     bytes: int = 0
+    strips: set[Value] = field(default_factory=set)
+    """Members that are rows of an image with a halo: they have its columns of padding, and none above and below."""
+    image: Value | None = None
+    """The image that these are rows of."""
 
     def can_join(self, value: Value, halo: Halo, fill: int) -> bool:
         """Whether `value` may become another name for this memory."""
@@ -37,7 +41,9 @@ class Storage:
 class Storages:
     """The alias class of every computed value of a legalized graph."""
 
-    def __init__(self, legal: Legalized, kernel_of: KernelOf) -> None:
+    def __init__(self, legal: Legalized, kernel_of: KernelOf, packed: bool = False) -> None:
+        """packed: values may lie at any byte of another's memory."""
+        self._packed = packed
         self.graph: Graph = legal.graph
         self._of: dict[Value, Storage] = {}
         self._kernel_of = kernel_of
@@ -65,7 +71,10 @@ class Storages:
 
     def buffer(self, value: Value) -> Buffer:
         storage = self._of[value]
-        return Buffer(value.dtype, value.shape, storage.halo, storage.external)
+        halo = storage.halo
+        if value in storage.strips:
+            halo = (0, halo[1], 0, halo[3])
+        return Buffer(value.dtype, value.shape, halo, storage.external)
 
     def _wish(self, value: Value) -> tuple[Halo, int]:
         halo, fill = NO_HALO, 0
@@ -115,13 +124,17 @@ class Storages:
         result, pieces = node.output, activation_values(node)
         if not self._outermost(result.shape, axis) or len(set(pieces)) != len(node.inputs):
             return False
-        if self._wish(result)[0] != NO_HALO or self.graph.is_output(result):
+        if self.graph.is_output(result):
             return False
         parts = [self._of[v] for v in pieces]
         distinct = len({id(s) for s in parts}) == len(parts)
         if not distinct or any(s.external or s.halo != NO_HALO or len(s.members) != 1 for s in parts):
             return False
-        if any(v.type.bytes % ALIGN or self.graph.is_output(v) for v in pieces):
+        if any(self.graph.is_output(v) for v in pieces):
+            return False
+        if self._wish(result)[0] != NO_HALO:
+            return self._stack(result, pieces, axis)
+        if not self._packed and any(v.type.bytes % ALIGN for v in pieces):
             return False
         whole = self._create(result)
         offset = 0
@@ -129,6 +142,22 @@ class Storages:
             whole.members[piece] = offset
             self._of[piece] = whole
             offset += piece.type.bytes
+        return True
+
+    def _stack(self, result: Value, pieces: Sequence[Value], axis: int) -> bool:
+        """Rows of an image with a halo: their producers write between its columns of padding."""
+        if not self._packed or axis != 1 or result.type.rank != 4 or any(len(self.graph.users(v)) != 1 for v in pieces):
+            return False
+        whole = self._create(result)
+        whole.image = result
+        size = result.dtype.numpy.itemsize
+        stride = Buffer(result.dtype, result.shape, whole.halo).row_stride * size
+        row = whole.halo[0]
+        for piece in pieces:
+            whole.members[piece] = row * stride
+            whole.strips.add(piece)
+            self._of[piece] = whole
+            row += piece.shape[1]
         return True
 
     def _scatter(self, node: Node) -> bool:

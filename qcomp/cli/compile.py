@@ -44,6 +44,7 @@ from qcomp.cli.goal_options import (
 from qcomp.cli.target_options import IoForm, MaxRam, MaxRom, RequantizeForm
 
 if TYPE_CHECKING:
+    from qcomp.bands import Banded
     from qcomp.compiler import Artifact
     from qcomp.ir.graph import Graph
     from qcomp.quantize.calibration import Calibration
@@ -201,6 +202,7 @@ def compile_model(
         _check_calibration_options(model, samples, method, effort)
         calibrations: list[Calibration] = []
         qualities: list[Quality] = []
+        bands: list[Banded] = []
         options = Options(
             method=method,
             effort=effort,
@@ -221,6 +223,7 @@ def compile_model(
             progress=progress,
             on_calibration=calibrations.append,
             on_quality=qualities.append,
+            on_bands=bands.append,
             print_after=print_step if print_after_all else None,
         )
         artifact = compile(graph, target=target, calibration=samples, options=options)
@@ -241,6 +244,11 @@ def compile_model(
     facts = _facts(artifact, model, written, emit, findings, time.perf_counter() - start)
     facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
+    facts["notes"] += [
+        f"to fit into RAM, everything up to %{found.until} runs in {found.bands} bands of rows: "
+        f"{found.work - 1:.1%} more multiply-accumulates"
+        for found in bands
+    ]
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
     elif samples is not None and samples.unused:

@@ -80,9 +80,8 @@ def tensor_bytes(tensor: Mapping[str, Any]) -> int:
 
 def peaks(plan: MemoryPlan) -> list[str]:
     """The steps with most live bytes, with these."""
-    live = [sum(s.size for s in plan.slots if s.first <= i <= s.last) for i in range(len(plan.steps))]
-    order = sorted(range(len(live)), key=lambda i: (-live[i], i))[:_MOST_PEAKS]
-    return [f"{plan.steps[i].node.op.name} {plan.steps[i].node.name!r} ({live[i]})" for i in order]
+    order = sorted(plan.live, key=lambda i: (-plan.live[i], i))[:_MOST_PEAKS]
+    return [f"{plan.steps[i].node.op.name} {plan.steps[i].node.name!r} ({plan.live[i]})" for i in order]
 
 
 def _largest(package: SourcePackage) -> list[str]:
