@@ -13,9 +13,9 @@ from qcomp.codegen.c.arm.products import LANES, Products
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import accumulator_reach, as_bytes, padded, stored_bias
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Residual
+from qcomp.codegen.c.vector.packing import accumulator_reach, as_bytes, padded, stored_bias
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual
 
 _LONGEST_LINE = 64
 _SHORT_LINE = 12

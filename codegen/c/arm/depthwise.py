@@ -12,8 +12,8 @@ from qcomp.codegen.c.arm.lanes import load
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import accumulator_reach, padded, stored_bias
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+from qcomp.codegen.c.vector.packing import accumulator_reach, padded, stored_bias
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
 #: Taps up to which the code of a pixel is written out.

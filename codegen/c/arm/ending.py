@@ -13,7 +13,7 @@ from qcomp.codegen.c.arm.lanes import load, stores
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.shapes import Float32, Residual
+from qcomp.codegen.c.vector.shapes import Float32, Residual
 
 #: Added to a float32 below 2**22 it rounds to the nearest integer, half to even, whose low bits are those of the sum.
 _ROUNDING = 1.5 * 2.0**23
