@@ -36,7 +36,7 @@ def main() -> None:
     for column in ("model", "MACs", *arguments.targets):
         table.add_column(column, justify="left" if column == "model" else "right")
     with tempfile.TemporaryDirectory() as name:
-        plugin = _plugin(Path(name))
+        counter = plugin(Path(name))
         for model in arguments.models:
             case = qcomp.zoo.load(model)
             cells, macs = [], 0
@@ -50,13 +50,13 @@ def main() -> None:
                 artifact.save(path)
                 emulated = EmulatedModel(path)
                 macs = sum(step.macs for step in emulated.info.steps)
-                counted = [_count(emulated, plugin, list(case.feeds(1)) * samples) for samples in (1, 1 + MORE)]
+                counted = [count(emulated, counter, list(case.feeds(1)) * samples) for samples in (1, 1 + MORE)]
                 cells.append(f"{(counted[1] - counted[0]) / MORE / macs:.3f}")
             table.add_row(model, f"{macs / 1e6:.1f} M", *cells)
     Console().print(table)
 
 
-def _plugin(folder: Path) -> Path:
+def plugin(folder: Path) -> Path:
     source = Path(__file__).with_name("instructions.c")
     built = folder / "instructions.so"
     command = [*find_compiler().command, "-shared", "-fPIC", "-O2", "-Wl,--allow-shlib-undefined", str(source)]
@@ -64,7 +64,7 @@ def _plugin(folder: Path) -> Path:
     return built
 
 
-def _count(model: EmulatedModel, plugin: Path, feeds: list[dict[str, object]]) -> int:
+def count(model: EmulatedModel, plugin: Path, feeds: list[dict[str, object]]) -> int:
     said = model.traced(["-plugin", str(plugin), "-d", "plugin"], feeds)  # type: ignore[arg-type]
     found = re.search(r"instructions: (\d+)", said)
     assert found is not None, said

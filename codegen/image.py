@@ -8,6 +8,7 @@ from typing import Any
 
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.c.render import environment
+from qcomp.codegen.elf_size import object_sizes
 from qcomp.codegen.toolchain import Compiler, compile_unit, compile_units, kernel_flags, run_tool
 from qcomp.errors import QcompError
 from qcomp.runtime.sources import BOARD, INCLUDE_DIR
@@ -33,7 +34,7 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
     flags = (*(flag for flag in kernel_flags(target) if flag != "-O3"), "-Os", f"-I{INCLUDE_DIR}")
     objects.append(compile_unit(compiler, target, folder, BOARD.name, flags))
     machine = compiler.flags(target)
-    command = [*compiler.command, *machine, "-O2", "-static", "-Wl,-T,board.ld", "-Wl,--gc-sections", "-s"]
+    command = [*compiler.command, *machine, "-O2", "-static", "-Wl,-T,board.ld", "-Wl,--gc-sections", "-Wl,-n", "-s"]
     try:
         run_tool([*command, "-nostdlib", *objects, "-o", "model.elf"], folder)
     except QcompError as error:
@@ -42,6 +43,11 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
         # Arithmetic that the core lacks, in the compiler's own library: zig builds that for the core, once.
         run_tool([*command, "-nostartfiles", *objects, "-o", "model.elf"], folder)
     return folder / "model.elf"
+
+
+def flash_bytes(path: Path) -> int:
+    """What an image takes in flash: code, constants, and what variables start from."""
+    return object_sizes(path.read_bytes()).rom
 
 
 def _bytes(package: SourcePackage, key: str) -> list[int]:

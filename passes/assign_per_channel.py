@@ -14,6 +14,7 @@ from qcomp.ir.types import Quantization
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.insert_fake_quant import grid_of
 from qcomp.passes.integer_regions import PRODUCTS, is_product
+from qcomp.passes.matching import weight_axis
 from qcomp.passes.precision import chosen_float
 
 # |bias| and |Σ| share the accumulator: each may take a bit less than half of int32.
@@ -24,15 +25,6 @@ def _any_weight(weights: np.ndarray, axis: int | None) -> np.ndarray:
     """bool[channels] (or [1] without an axis): whether a channel has a weight other than zero."""
     flat = weights.reshape(1, -1) if axis is None else np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     return np.asarray(flat.any(axis=1))
-
-
-def channel_axis(node: Node) -> int:
-    """Axis of the weights of a product along which its output channels lie."""
-    if node.op.name == "conv2d":
-        return 0
-    if node.op.name == "conv_transpose2d":
-        return 1
-    return 0 if node.attrs["trans_b"] else 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class AssignPerChannel(NodeRewrite):
         weights = node.input(1)
         if not is_product(node) or not weights.is_constant or chosen_float(graph, node):
             return False
-        axis = channel_axis(node)
+        axis = weight_axis(node)
         scales = weight_scales(weights.array, None if self.per_tensor else axis)
         grid = grid_of(node.input(0))
         bias = node.optional(2)

@@ -10,10 +10,9 @@ import numpy as np
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph, Node, Value
-from qcomp.passes.assign_per_channel import channel_axis as weight_axis
 from qcomp.passes.base import Pass
 from qcomp.passes.integer_regions import PRODUCTS, is_product
-from qcomp.passes.matching import channel_axis, plain_name
+from qcomp.passes.matching import channel_axis, plain_name, weight_axis
 
 # f(s·x) = s·f(x) for s > 0, on each channel alone.
 _HOMOGENEOUS = frozenset({"relu", "leaky_relu", "max_pool", "avg_pool", "identity"})

@@ -8,7 +8,7 @@ import numpy as np
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.registry import Call
-from qcomp.ir.types import TensorType
+from qcomp.ir.types import DType, TensorType
 from qcomp.passes.base import NodeRewrite
 
 
@@ -35,6 +35,8 @@ class FoldIntegerFunctions(NodeRewrite):
         shared = _shared_origin(*origins)
         table = node.optional(2)
         if shared is None or shared.shape != node.output.shape or (table is not None and table.data is None):
+            return False
+        if not shared.dtype is node.output.dtype is DType.I8:
             return False
         arrays = [_entries(node.input(i), origins[i], shared) for i in (0, 1)]
         type = TensorType(node.output.dtype, (256,))

@@ -16,16 +16,20 @@ from qcomp.errors import QcompError
 from qcomp.ir.affine import affine_parameters
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.interpreter import evaluate_node
+from qcomp.ir.registry import Attribute
 from qcomp.ir.types import DType, Quantization
 from qcomp.passes.base import Pass
-from qcomp.passes.integer_regions import MOVEMENT, is_parameter, scalar_operand
+from qcomp.passes.integer_regions import MOVEMENT, activations, is_parameter, scalar_operand
 from qcomp.passes.quantization_plan import QuantizationPlan, plan_quantization
+from qcomp.passes.wide_limits import LARGEST, clamps_itself, largest_integer
 
 Ranges = Mapping[str, tuple[float, float]]
 
 _CHAIN_SAMPLES = 2048
 _RAW = ".raw"
 _HEADROOM = 2.0
+# Steps that the range seen gets before there are any for headroom: eight times those of int8.
+_FINE = 1024
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class InsertFakeQuant(Pass):
         plan = plan_quantization(graph)
         ranges = self._load()
         grids = choose_grids(graph, plan, ranges)
-        wide_grids = choose_wide_grids(plan, {**ranges, **self.extremes})
+        wide_grids = choose_wide_grids(graph, plan, {**ranges, **self.extremes})
         for value in plan.observed:
             _insert(graph, plan, value, grids.get(value), wide_grids.get(value))
         _insert_concat_grids(graph, plan)
@@ -93,13 +97,36 @@ def choose_grids(graph: Graph, plan: QuantizationPlan, ranges: Ranges) -> dict[V
     return grids
 
 
-def choose_wide_grids(plan: QuantizationPlan, ranges: Ranges) -> dict[Value, Quantization]:
-    """The symmetric int16 grid of every point that is read in int16, for twice the range seen."""
-    grids: dict[Value, Quantization] = {}
-    for members in plan.wide.members().values():
+@dataclass(frozen=True)
+class WideGrid:
+    """A symmetric int16 grid, and the largest magnitude that its integers may have."""
+
+    quant: Quantization
+    largest: int
+
+    @property
+    def bounded(self) -> bool:
+        return self.largest < LARGEST
+
+    @property
+    def bound(self) -> float:
+        return self.quant.scale[0] * self.largest
+
+
+def choose_wide_grids(graph: Graph, plan: QuantizationPlan, ranges: Ranges) -> dict[Value, WideGrid]:
+    """The grid of every point that is read in int16: for twice the range seen, of as many steps as fit into the
+    accumulators of the products that read it."""
+    grids: dict[Value, WideGrid] = {}
+    for group, members in plan.wide.members().items():
         spans = [_range_of(ranges, value) for value in members]
-        bound = _HEADROOM * max(max(-lo, hi) for lo, hi in spans)
-        grid = Quantization.per_tensor(*affine_parameters(-bound, bound, DType.I16, symmetric=True))
+        seen = max(max(-lo, hi) for lo, hi in spans)
+        bound = _HEADROOM * seen
+        largest = largest_integer(graph, plan, group, bound)
+        if largest < _HEADROOM * _FINE:
+            bound = seen * max(1.0, largest / _FINE)
+            largest = largest_integer(graph, plan, group, bound)
+        reach = bound * LARGEST / largest
+        grid = WideGrid(Quantization.per_tensor(*affine_parameters(-reach, reach, DType.I16, symmetric=True)), largest)
         for value in members:
             grids[value] = grid
     return grids
@@ -167,7 +194,7 @@ def apply_unary_chain(chain: list, samples: np.ndarray) -> np.ndarray:  # type: 
 
 
 def _insert(
-    graph: Graph, plan: QuantizationPlan, value: Value, grid: Quantization | None, wide: Quantization | None
+    graph: Graph, plan: QuantizationPlan, value: Value, grid: Quantization | None, wide: WideGrid | None
 ) -> None:
     """fake_quant behind a point: for all its users if integers make it, else for the integer ones.
 
@@ -176,7 +203,7 @@ def _insert(
     uses = [(n, i) for n, i in graph.uses(value) if made_on_integers or n in plan.integer]
     source = rounded = value
     if wide is not None:
-        rounded = _rounded(graph, value, wide, DType.I16, ".q" if grid is None else ".q16", uses)
+        rounded = _rounded_wide(graph, plan, value, wide, ".q" if grid is None else ".q16", uses)
         source = rounded if made_on_integers else value
     if grid is not None:
         on_wide = value in plan.reads.values
@@ -186,6 +213,28 @@ def _insert(
     # A graph output that also feeds integer ops is the rounded value: what the integers say.
     if made_on_integers and graph.is_output(value) and rounded is not value:
         _output_through(graph, value, rounded)
+
+
+def _rounded_wide(
+    graph: Graph, plan: QuantizationPlan, value: Value, wide: WideGrid, suffix: str, uses: Sequence[tuple[Node, int]]
+) -> Value:
+    """fake_quant to int16; where the grid has bounds of its own, behind a clip that the integer op before it takes, or
+    else a rescale: integers are clamped, not reals."""
+    source = value
+    if wide.bounded and not _moves_bounded(plan, value):
+        if not clamps_itself(plan, value):
+            source = _rounded(graph, source, wide.quant, DType.I16, ".whole", (), value.name)
+        attrs: dict[str, Attribute] = {"lo": -wide.bound, "hi": wide.bound}
+        source = graph.add("clip", [source], attrs, names=[f"{value.name}.bounded"]).output
+    return _rounded(graph, source, wide.quant, DType.I16, suffix, uses, value.name)
+
+
+def _moves_bounded(plan: QuantizationPlan, value: Value) -> bool:
+    """Whether a value is data moved on its own grid, whose bounds it has anyway."""
+    node, group = value.producer, plan.wide.group
+    if node is None or node not in plan.integer or node.op.name not in MOVEMENT:
+        return False
+    return all(group(x) is group(value) for x in activations(node))
 
 
 def _rounded(

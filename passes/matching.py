@@ -62,6 +62,15 @@ def channel_axis(node: Node) -> int:
     return 1 if node.attrs.get("layout", "NCHW") == "NCHW" else 3
 
 
+def weight_axis(node: Node) -> int:
+    """Axis of the weights of a product along which its output channels lie."""
+    if node.op.name == "conv2d":
+        return 0
+    if node.op.name == "conv_transpose2d":
+        return 1
+    return 0 if node.attrs["trans_b"] else 1
+
+
 def along_axis(array: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray | None:
     """The float64 vector of length shape[axis] that an operand adds along one axis when broadcast to `shape`.
 

@@ -20,6 +20,8 @@ PRECISIONS: Mapping[str, DType] = {"int8": DType.I8, "int16": DType.I16, "float3
 DEFAULT = "int8"
 
 ATTRIBUTE = "precision"
+#: Names the attention nodes whose weights integers cannot hold (qcomp.quantize.attention_tails).
+LONG_TAILS = "long_tails"
 
 
 def chosen_precision(graph: Graph) -> dict[str, str]:
@@ -38,13 +40,21 @@ def set_precision(graph: Graph, precision: Mapping[str, str]) -> None:
 
 
 def float_names(graph: Graph) -> frozenset[str]:
-    """The nodes that were chosen to compute on floats."""
-    return frozenset(name for name, chosen in chosen_precision(graph).items() if PRECISIONS[chosen].is_float)
+    """The nodes that were chosen to compute on floats, or have to."""
+    chosen = {name for name, chosen in chosen_precision(graph).items() if PRECISIONS[chosen].is_float}
+    return frozenset(chosen | long_tails(graph))
+
+
+def long_tails(graph: Graph) -> frozenset[str]:
+    """The attention nodes that compute on floats since integers cannot hold their weights."""
+    names = graph.attrs.get(LONG_TAILS, ())
+    assert isinstance(names, tuple)
+    return frozenset(map(str, names))
 
 
 def chosen_float(graph: Graph, node: Node) -> bool:
-    """Whether this node was chosen to compute on floats."""
-    return ATTRIBUTE in graph.attrs and node.name in float_names(graph)
+    """Whether this node was chosen to compute on floats, or has to."""
+    return bool({ATTRIBUTE, LONG_TAILS} & graph.attrs.keys()) and node.name in float_names(graph)
 
 
 def check_precision(precision: Mapping[str, str], where: str) -> None:

@@ -59,10 +59,11 @@ def accumulator_bounds(graph: Graph, ranges: Ranges | None = None) -> tuple[Accu
     Raises QcompError for a product whose weights are computed: nothing can be proven of it.
     """
     ranges = analyze_ranges(graph) if ranges is None else ranges
-    return tuple(_bounds(n, ranges) for n in graph.nodes if n.op.name in INTEGER_PRODUCTS)
+    return tuple(node_bounds(n, ranges) for n in graph.nodes if n.op.name in INTEGER_PRODUCTS)
 
 
-def _bounds(node: Node, ranges: Ranges) -> AccumulatorBounds:
+def node_bounds(node: Node, ranges: Ranges) -> AccumulatorBounds:
+    """Bounds for one such product."""
     arrays = [node.input(i).data for i in (1, 2, 3)]
     if any(a is None for a in arrays):
         raise QcompError("weights, bias and multipliers must be constants", where=repr(node))

@@ -115,6 +115,8 @@ def _absorb(graph: Graph, node: Node) -> bool:
     pair = constant_operand(node) if node.op.name in ("mul", "add") else None
     if pair is None or not is_op(pair[0], "layer_norm") or graph.sole_user(pair[0]) is not node:
         return False
+    if pair[0].shape != node.output.shape:
+        return False
     norm, constant = _producer(pair[0]), pair[1].array
     scale, bias = norm.input(1), norm.optional(2)
     leading, trailing = constant.shape[: -scale.type.rank], constant.shape[-scale.type.rank :]

@@ -13,25 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from qcomp.codegen.toolchain import replace_file
 from qcomp.compiler import Artifact, Options, canonical, import_model, is_quantized
-from qcomp.confirmation import Judged, confirm
+from qcomp.confirmation import Attempts, Confirmed, Judged
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
 from qcomp.passes.manager import run_passes
 from qcomp.passes.precision import DEFAULT, precision_text
 from qcomp.passes.quantization_plan import plan_quantization
+from qcomp.quantize.attention_tails import long_tails, with_float_attention
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.distribute import Cluster
 from qcomp.quantize.fidelity import Fidelity, SampleFidelity
-from qcomp.quantize.float_runs import outputs_on
+from qcomp.quantize.float_runs import outputs_on, samples_that_run
 from qcomp.quantize.goals import DEFAULT_DROP, Goal
 from qcomp.quantize.grids import possible_points
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.judging import Judging
 from qcomp.quantize.labels import Labels, check_classes, check_count, labels_of
 from qcomp.quantize.layers import ALONE, WEIGHTS, WITHOUT, Layer, Study, check_has_layers
-from qcomp.quantize.mixes import Choice, Harm, Mix, Search, search
+from qcomp.quantize.mixes import Choice, Harm, Mix, OutOfReach, Search, search
 from qcomp.quantize.observed import Observed, observe
 from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.samples import Data, samples_of
@@ -157,31 +158,36 @@ def compile_mix(
         names = [layer.name for layer in setup.study.layers]
         costs = modelled_costs(setup.study.graph, target)
         judged = Judged(setup.study.graph, setup.samples, setup.labels, judging.answers, setup.threads)
-        if goal.bounds_accuracy:
-            artifact = build(replace(options, precision=dict.fromkeys(names, DEFAULT)), setup.observed)
-            _report(options, "confirm", 0, 1)
-            confirmed = confirm(artifact, judged)
-            if confirmed is not None and confirmed.reaches(goal, judged.float32):
-                plain = _all_int8(names, goal, costs, confirmed.fidelity, judged.float32)
-                return replace(artifact, search=plain, confirmed=confirmed)
+        attempts = Attempts(
+            goal, judged, lambda mix: build(replace(options, precision=mix), setup.observed),
+            partial(_report, options, "confirm"),
+        )  # fmt: skip
+        plain = dict.fromkeys(names, DEFAULT)
+        if goal.bounds_accuracy and (artifact := attempts.of(plain)) is not None and artifact.confirmed is not None:
+            return replace(artifact, search=_all_int8(names, goal, costs, artifact.confirmed, judged.float32))
         measured = setup.measured([(ALONE, name) for name in names], _ranking(setup))
-        found = _search(setup, _harm(setup, measured.variants), costs, goal)
-        for mix in found.candidates()[:_BUILDS]:
-            chosen = replace(found, best=mix)
-            artifact = build(replace(options, precision=chosen.precision()), setup.observed)
-            _report(options, "confirm", 0, 1)
-            confirmed = confirm(artifact, judged)
-            if confirmed is None or confirmed.reaches(goal, judged.float32):
-                return replace(artifact, search=chosen, confirmed=confirmed)
-        assert confirmed is not None
+        try:
+            found = _search(setup, _harm(setup, measured.variants), costs, goal)
+        except OutOfReach:
+            # Times are estimates; what runs here may be faster.
+            artifact = None if goal.bounds_accuracy else attempts.of(plain)
+            if artifact is None or artifact.confirmed is None:
+                raise
+            return replace(artifact, search=_all_int8(names, goal, costs, artifact.confirmed, judged.float32))
+        for mix in found.candidates(_BUILDS):
+            precision = replace(found, best=mix).precision()
+            artifact = attempts.of(precision)
+            if artifact is not None:
+                return replace(artifact, search=attempts.marked(replace(found, best=mix)))
         raise QcompError(
-            f"no mix reaches {goal} as compiled: {confirmed}", where="precision auto", fix="loosen a bound"
+            f"no mix reaches {goal} as compiled: {attempts.last}", where="precision auto", fix="loosen a bound"
         )
 
 
-def _all_int8(names: Sequence[str], goal: Goal, costs: Costs, found: Fidelity, float32: Fidelity) -> Search:
-    """The search that ended before it began."""
-    mix = Mix((), (), found, found, costs.milliseconds({}), costs.bytes({}), True)
+def _all_int8(names: Sequence[str], goal: Goal, costs: Costs, confirmed: Confirmed, float32: Fidelity) -> Search:
+    """The search that ended where it begins."""
+    found = confirmed.fidelity
+    mix = Mix((), (), found, found, costs.milliseconds({}), costs.bytes({}), True, True)
     return Search(goal, mix, (mix,), float32, tuple(names))
 
 
@@ -244,16 +250,21 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
         )
     inputs = inputs_of(to_onnx(graph))
     data = samples_of(calibration, inputs)
-    samples = list(data if judging.samples is None else samples_of(judging.samples, inputs, where="judging samples"))
+    if judging.samples is None:
+        samples = list(data)
+    else:
+        samples = samples_that_run(graph, samples_of(judging.samples, inputs, where="judging samples"))
     if not samples:
         raise QcompError("there is no sample to judge by", fix="give at least one, better 64 or more")
-    labels = None if judging.labels is None else labels_of(judging.labels)
+    labels = None if judging.labels is None else labels_of(judging.labels, judging.labels_from)
     if labels is not None:
-        check_count(labels, len(samples))
+        check_count(labels, len(samples), judging.labels_from)
         rows = graph.outputs[0].shape
         if rows and rows[-1] > 1:
-            check_classes(labels, rows[-1])
+            check_classes(labels, rows[-1], judging.labels_from)
     threads = judging.threads or len(os.sched_getaffinity(0))
+    tails = long_tails(graph, data)
+    graph = with_float_attention(graph, tails)
     points = possible_points(graph)
     progress = partial(_report, options, "calibrate")
     with Cluster(judging.scheduler) if judging.scheduler is not None else nullcontext() as cluster:
@@ -262,6 +273,7 @@ def _prepared(graph: Graph, calibration: Data, options: Options, judging: Judgin
             graph, data, points, options.method, adjust=True, per_tensor=options.per_tensor, progress=progress,
             calibrated=calibrated,
         )  # fmt: skip
+        observed = replace(observed, tails=tails)
         graph = run_passes(graph, observed.equalization())
         seen = observed.calibration
         ranges = {name: (r.lo, r.hi) for name, r in seen.ranges().items()}

@@ -48,6 +48,9 @@ class _First:
     def __iter__(self) -> Iterator[Sample]:
         return itertools.islice(iter(self.samples), self.count)
 
+    def place(self, i: int) -> str:
+        return self.samples.place(i)
+
 
 def first_samples(samples: Samples, count: int) -> Samples:
     """The first `count` samples of a set; all of them if it has no more."""

@@ -52,6 +52,7 @@ from qcomp.passes.signed_edges import SignedEdges
 from qcomp.passes.sink_transposes import SinkTransposes
 from qcomp.passes.tighten_clamps import TightenClamps
 from qcomp.passes.trivial_transposes import TrivialTransposes
+from qcomp.quantize.attention_tails import long_tails, with_float_attention
 from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.choice import choose_ranges
 from qcomp.quantize.grids import grid_passes
@@ -139,6 +140,11 @@ class Options:
             raise QcompError(
                 "a search for precisions compares float results", where="Options.io",
                 fix="search first, save the precisions, and give their file",
+            )  # fmt: skip
+        if self.require_int8 and self.precision == AUTO:
+            raise QcompError(
+                "a search for precisions may leave layers float32", where="Options.require_int8",
+                fix="leave it out, or search first, save the precisions, and give their file",
             )  # fmt: skip
         if isinstance(self.levels, str):
             raise QcompError(
@@ -283,6 +289,9 @@ def quantize(
             )
         graph = _run(graph, [QuantizeDynamically(options.per_tensor)], options)
     given = is_quantized(graph)
+    if not given:
+        tails = long_tails(graph, samples) if observed is None else observed.tails
+        graph = with_float_attention(graph, tails)
     plan = plan_quantization(graph)
     float_weights = any(is_product(node) and node.input(1).is_constant for node in plan.integer)
     if samples is not None and (plan.observed or float_weights or not given):
@@ -342,7 +351,9 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
             "the model is quantized already, so no precision can be chosen", where="precision",
             fix="give the float model, or leave the precision out",
         )  # fmt: skip
-    return _run(graph, [ChoosePrecision(precision=precision)], options)
+    given = options.precision
+    named = ChoosePrecision(precision=precision) if isinstance(given, Mapping) else ChoosePrecision(file=str(given))
+    return _run(graph, [named], options)
 
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
@@ -350,7 +361,7 @@ def preview(graph: Graph, options: Options = Options()) -> Graph:
     graph = _choose_precision(canonical(graph, options), options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
-        graph = _run(graph, grid_passes(ranges, options.per_tensor), options)
+        graph = _run(graph, [*grid_passes(ranges, options.per_tensor), QuantizeState(options.per_tensor)], options)
     return _run(graph, integer_lowering(), options)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from qcomp.compiler import Artifact
 from qcomp.ir.graph import Graph
+from qcomp.passes.precision import DEFAULT
 from qcomp.quantize.answers import Answers
 from qcomp.quantize.fidelity import Fidelity
 from qcomp.quantize.float_runs import outputs_on
 from qcomp.quantize.goals import Goal, drop_text
 from qcomp.quantize.labels import Labels
+from qcomp.quantize.mixes import Search
 from qcomp.quantize.onnxruntime_session import Arrays
 from qcomp.quantize.sensitivity import Judge
 from qcomp.runtime.features import cpu_features, machine
@@ -84,3 +86,34 @@ def confirm(artifact: Artifact, judged: Judged) -> Confirmed | None:
                 run()
                 times.append(time.perf_counter() - start)
     return Confirmed(Fidelity.of(found), statistics.median(times[_WARM:]) * 1e3, size, judged.float32)
+
+
+@dataclass
+class Attempts:
+    """Artifacts of mixes, and whether they reached the goal when they were run here."""
+
+    goal: Goal
+    judged: Judged
+    build: Callable[[Mapping[str, str]], Artifact]
+    progress: Callable[[int, int], None]
+    last: Confirmed | None = None
+    reached: dict[frozenset[tuple[str, str]], bool] = field(default_factory=dict)
+
+    def of(self, precision: Mapping[str, str]) -> Artifact | None:
+        """The artifact of a mix, unless it was run here and does not reach the goal."""
+        artifact = self.build(precision)
+        self.progress(0, 1)
+        self.last = confirmed = confirm(artifact, self.judged)
+        if confirmed is None:
+            return artifact
+        self.reached[_wide(precision)] = reached = confirmed.reaches(self.goal, self.judged.float32)
+        return replace(artifact, confirmed=confirmed) if reached else None
+
+    def marked(self, found: Search) -> Search:
+        """The search, whose mixes say what became of their artifacts."""
+        mixes = {mix: replace(mix, compiled=self.reached.get(_wide(mix.choice))) for mix in found.looked_at}
+        return replace(found, best=mixes[found.best], looked_at=tuple(mixes.values()))
+
+
+def _wide(precision: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset((name, chosen) for name, chosen in precision.items() if chosen != DEFAULT)

@@ -107,10 +107,9 @@ class Binding:
     def _check_type(self, role: str, array: Array, tensor: TensorInfo) -> None:
         if array.dtype != tensor.dtype:
             # A converted copy of an output would be filled in place of the caller's array.
-            converted = f"convert it, as with .astype({tensor.dtype.name!r})"
             raise self._misfit(
                 f"{role} {tensor.name} is {array.dtype}, the model has {tensor.dtype}",
-                converted if role == "input" else f"give a {tensor.dtype} array",
+                _type_advice(array, tensor) if role == "input" else f"give a {tensor.dtype} array",
             )
         if array.shape != tensor.shape:
             raise self._misfit(
@@ -120,6 +119,16 @@ class Binding:
 
     def _misfit(self, what: str, fix: str) -> QcompError:
         return QcompError(what, where=self._model, fix=fix)
+
+
+def _type_advice(array: Array, tensor: TensorInfo) -> str:
+    """What makes an input one of the model's type; reals that it takes as integers are on its grid."""
+    name = tensor.dtype.name
+    if array.dtype.kind != "f" or tensor.dtype.kind not in "iu" or len(tensor.scale) != 1:
+        return f"convert it, as with .astype({name!r})"
+    limits, zero = np.iinfo(tensor.dtype), tensor.zero_point[0] if tensor.zero_point else 0
+    grid = f"numpy.round(x / {tensor.scale[0]!r}) + {zero}"
+    return f"quantize it: numpy.clip({grid}, {limits.min}, {limits.max}).astype({name!r})"
 
 
 def _shape_advice(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:

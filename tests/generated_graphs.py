@@ -508,6 +508,9 @@ KINDS: dict[str, Callable[[Grower], None]] = {
     "residual": Grower.residual, "consumers": Grower.consumers, "attend": Grower.attend, "normalize": Grower.normalize,
     "multiply": Grower.multiply, "words": Grower.words,
 }  # fmt: skip
+#: Kinds of products, and of everything that needs no floats where it rounds in fixed point.
+PRODUCTS = ["conv", "gemm", "grouped", "depthwise", "residual", "consumers", "planar"]
+INTEGERS = [*PRODUCTS, "sum", "scale", "table", "average", "maximum", "concat", "cut", "permute", "reshape", "pad"]
 ALIASES = ("concat", "concat", "split", "cut", "reshape", "consumers", "residual", "sum", "conv", "maximum")
 
 
@@ -558,3 +561,20 @@ class Batch:
         graph: Graph = Graph("alone")
         grow(graph, {}, *self.plans[output.partition(".")[0]])
         return print_graph(graph)
+
+
+def batch_of(
+    seeds: Sequence[Seed], kinds: Sequence[str], most: int, floats: bool = True, steps: int = 1
+) -> Batch:
+    """Graphs of these seeds with constants of up to `most` bytes in all, so that they fit into flash; with floats, or
+    integers alone."""
+    chosen: list[tuple[Seed, Sequence[str], int]] = []
+    for seed in seeds:
+        graph: Graph = Graph("alone")
+        grow(graph, {}, seed, kinds, steps)
+        size = sum(value.type.bytes for value in graph.constants)
+        real = any(v.dtype.is_float and not v.is_constant for v in graph.values)
+        if size <= min(most, 24 << 10) and (floats or not real):
+            most -= size
+            chosen.append((seed, kinds, steps))
+    return Batch(chosen)

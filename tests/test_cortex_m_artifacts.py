@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from generated_graphs import KINDS, Batch, Seed, grow, same_bits
+from generated_graphs import INTEGERS, KINDS, PRODUCTS, Batch, batch_of, same_bits
 
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
@@ -21,13 +20,11 @@ from qcomp.codegen.toolchain import find_compiler, kernel_flags
 from qcomp.compiler import compile
 from qcomp.emulation import EmulatedModel, emulator_command
 from qcomp.errors import QcompError
-from qcomp.ir import Graph, run
+from qcomp.ir import run
 from qcomp.passes.fixed_requantize import FixedRequantize
 from qcomp.targets import Memory, Target, target
 
 CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
-PRODUCTS = ["conv", "gemm", "grouped", "depthwise", "residual", "consumers", "planar"]
-INTEGERS = [*PRODUCTS, "sum", "scale", "table", "average", "maximum", "concat", "cut", "permute", "reshape", "pad"]
 KERNEL = {"cortex-m4": "smla", "cortex-m7": "smla", "cortex-m33": "smla", "cortex-m55": "mve"}
 MIB = 1 << 20
 
@@ -57,23 +54,6 @@ def board(name: str) -> Target:
     )
 
 
-def batch_of(
-    seeds: Sequence[Seed], kinds: Sequence[str], most: int, floats: bool = True, steps: int = 1
-) -> Batch:
-    """Graphs of these seeds with constants of up to `most` bytes in all, so that they fit into flash; with floats, or
-    integers alone."""
-    chosen: list[tuple[Seed, Sequence[str], int]] = []
-    for seed in seeds:
-        graph: Graph = Graph("alone")
-        grow(graph, {}, seed, kinds, steps)
-        size = sum(value.type.bytes for value in graph.constants)
-        real = any(v.dtype.is_float and not v.is_constant for v in graph.values)
-        if size <= min(most, 24 << 10) and (floats or not real):
-            most -= size
-            chosen.append((seed, kinds, steps))
-    return Batch(chosen)
-
-
 def wrong(batch: Batch, path: Path) -> list[str]:
     expected = run(batch.graph, batch.feeds)
     found = EmulatedModel(path).run(batch.feeds)
@@ -100,7 +80,8 @@ def test_results_on_top_of_what_they_are_made_of(name: str, tmp_path: Path) -> N
     """Chains of products in one graph each: the planner lets results overlap their operands."""
     saved = 0
     for seed in range(6):
-        batch = batch_of([(18, seed, i) for i in range(8)], ["conv", "depthwise", "grouped", "conv"], 300 << 10, steps=5)
+        seeds = [(18, seed, i) for i in range(8)]
+        batch = batch_of(seeds, ["conv", "depthwise", "grouped", "conv"], 300 << 10, steps=5)
         if target(name).requantize == "fixed":
             FixedRequantize().run(batch.graph)
         package = generate(batch.graph, board(name))

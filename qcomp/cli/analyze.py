@@ -25,6 +25,7 @@ from qcomp.cli.arguments import (
     Resize,
     Shapes,
     TargetName,
+    check_threads,
 )
 from qcomp.cli.goal_options import (
     Decode,
@@ -47,7 +48,10 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="FILE", show_default=False, help="Write the JSON to a file."),
 ]
 Search = Annotated[bool, typer.Option("--search", help="Look for a mix that reaches the goal, and show the front.")]
-Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Samples side by side; 0 means one for each CPU.")]
+Threads = Annotated[
+    int,
+    typer.Option("--threads", metavar="N", callback=check_threads, help="Samples side by side; 0: one for each CPU."),
+]
 
 
 def analyze(
@@ -80,18 +84,17 @@ def analyze(
 ) -> None:
     """Measure what int8 in each layer of a model costs its output; find a mix of precisions."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, read_graph, write_file
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_search, goal_of, judging_of
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
-    check_input(model)
-    sources = tuple(filter(None, (model, calibrate, validate, labels)))
-    for written in filter(None, (output, save_precision)):
-        check_output(written, *sources)
+    for path in filter(None, (model, labels)):
+        check_input(path)
+    check_outputs({"-o": output, "--save-precision": save_precision}, (model, calibrate, validate, labels))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
@@ -121,6 +124,8 @@ def analyze(
         )
     facts = _facts(found, model, time.perf_counter() - start)
     facts["notes"] += batch_notes(graph)
+    if (raw := raw_images(samples, image_mean, image_std)) is not None:
+        facts["notes"].append(f"{raw.message} ({raw.code})")
     if save_precision is not None:
         assert found.search is not None
         save(found.search, save_precision)
@@ -185,7 +190,7 @@ def _milliseconds(added: float | None) -> str:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.mix_report import decibels, share, show_search
+    from qcomp.cli.mix_report import decibels, decibels_text, share, show_search
     from qcomp.cli.output import count_text, plural, print_table
 
     for note in facts["notes"]:
@@ -207,7 +212,7 @@ def _show(facts: dict[str, Any]) -> None:
     print_table("", (*head, *(["int16 adds ms", "float32 adds ms"] if timed else [])), rows)
     whole = facts["int8"]
     print(
-        f"all in int8: {decibels(whole)} dB, cosine {whole['cosine']:.5f}, {judged} {share(whole[judged])}"
+        f"all in int8: {decibels_text(whole)}, cosine {whole['cosine']:.5f}, {judged} {share(whole[judged])}"
         + (f"; float32: {share(facts['float32'][judged])}" if judged == "accuracy" else "")
     )
     if facts["search"] is not None:

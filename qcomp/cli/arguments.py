@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,12 @@ from qcomp.errors import QcompError
 
 if TYPE_CHECKING:
     from qcomp.ir.graph import Graph
+    from qcomp.quantize.check import Finding
     from qcomp.quantize.samples import Samples
+
+# Or four a CPU, if that is more.  Engines start as many as they are told to, and each takes memory.
+_MOST_THREADS = 64
+
 
 class Order(StrEnum):
     """Channel order of images."""
@@ -82,7 +88,20 @@ Level = Annotated[
     typer.Option("--level", metavar="NAME", show_default=False,
                  help="Which code of an artifact for several targets; without it, the best for this CPU."),
 ]  # fmt: skip
-Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Threads to run on; 0 means one for each CPU.")]
+
+
+def check_threads(threads: int) -> int:
+    """The number itself; QcompError for a negative one, and for more threads than could be of use."""
+    most = max(_MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if not 0 <= threads <= most:
+        raise QcompError(f"{threads} threads", where="--threads", fix=f"give 1 to {most}, or 0 for one a CPU")
+    return threads
+
+
+Threads = Annotated[
+    int,
+    typer.Option("--threads", metavar="N", callback=check_threads, help="Threads to run on; 0 means one for each CPU."),
+]
 
 
 def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
@@ -123,7 +142,8 @@ def samples_for(
     graph: Graph, data: Path, mean: str | None, std: str | None, size: str | None, order: str, resize: str
 ) -> Samples:
     """The samples at `data`, fit for the inputs of the graph; QcompError for options of images without images."""
-    from qcomp.quantize.inputs import InputSpec
+    from qcomp.ir.onnx_export import to_onnx
+    from qcomp.quantize.inputs import InputSpec, inputs_of
     from qcomp.quantize.sample_images import ImageOptions, ImageSource
     from qcomp.quantize.samples import load_samples
 
@@ -134,12 +154,32 @@ def samples_for(
         order=order,  # type: ignore[arg-type]  # checked by ImageOptions
         resize=resize,  # type: ignore[arg-type]
     )
-    specs = [InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs]
+    # Where there is a softmax, an input may be its mask.
+    masks = any(node.op.name in ("attention", "softmax") for node in graph.nodes)
+    plain = tuple(InputSpec(v.name, v.dtype.numpy, v.shape) for v in graph.inputs)
+    specs = inputs_of(to_onnx(graph)) if masks else plain
     samples = load_samples(data, specs, images)
     given = image_options(mean, std, size, order, resize)
     if given and not any(isinstance(source, ImageSource) for source in samples.sources):
         raise QcompError(f"these are arrays, not images: {', '.join(given)}", where=str(data), fix="leave that out")
     return samples
+
+
+def raw_images(samples: Samples | None, mean: str | None, std: str | None) -> Finding | None:
+    """Says so if a float input is fed pixels of 0 to 255 because nobody said how images become numbers."""
+    from qcomp.quantize.check import Finding
+    from qcomp.quantize.sample_images import ImageSource
+
+    if samples is None or mean is not None or std is not None:
+        return None
+    for source in samples.sources:
+        if isinstance(source, ImageSource) and source.spec.dtype.kind == "f":
+            message = (
+                f"{source.spec.name} is fed pixels of 0 to 255 as they are; if the model wants them normalized, give "
+                "--image-mean and --image-std, if not, --image-std 1"
+            )
+            return Finding("raw-images", source.spec.name, message)
+    return None
 
 
 def check_images_are_read(calibrate: Path | None, *images: str | None) -> None:

@@ -31,10 +31,16 @@ def check(
     from qcomp.cli.arguments import parse_shapes
     from qcomp.cli.files import batch_notes, check_input, read_graph
     from qcomp.cli.output import print_json
+    from qcomp.errors import QcompError
     from qcomp.targets import target as target_named
 
     shapes = parse_shapes(shape)
     check_input(model)
+    if precision is not None and str(precision) == "auto" and not precision.exists():
+        raise QcompError(
+            "check searches for nothing", where="--precision auto",
+            fix="search with `qcomp compile --precision auto --save-precision FILE`, and give that file",
+        )  # fmt: skip
     machine = target_named(target)
     from qcomp.compiler import Options, is_quantized, preview
     from qcomp.reports.coverage import coverage
@@ -48,9 +54,7 @@ def check(
         "quantized": is_quantized(graph),
         "inputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.inputs],
         "outputs": [{"name": v.name, "dtype": v.dtype.value, "shape": list(v.shape)} for v in graph.outputs],
-        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
-        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
-        "int8_share_of_macs": found.integer_share,
+        **found.facts(),
         "islands": [
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
             for i in found.islands
@@ -80,18 +84,13 @@ def _without_kernel(graph: Graph, target: Target) -> list[dict[str, str]]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import show_islands
-    from qcomp.cli.output import count_text, plural
+    from qcomp.cli.islands import show_islands, show_precisions
 
     for note in facts["notes"]:
         print(f"note: {note}")
-    nodes, macs = facts["nodes"], facts["macs"]
     kind = "quantized" if facts["quantized"] else "not quantized: needs --calibrate to compile in int8"
     print(f"{facts['model']}: for {facts['target']}; {kind}")
-    print(
-        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
-        f"{facts['int8_share_of_macs']:.1%} of {count_text(macs['int8'] + macs['float32'])} multiply-accumulates"
-    )
+    show_precisions(facts)
     show_islands("  float32  ", facts["islands"], facts["float_copies"])
     for missing in facts["without_kernel"]:
         print(f"  missing  {missing['message']}")

@@ -113,7 +113,8 @@ def compare(
     """Compare a float model with its artifact: accuracy, latency, size, memory, and errors of layers."""
     from qcomp.cli.arguments import parse_shapes
     from qcomp.cli.comparison import Request, measure
-    from qcomp.cli.files import check_input, check_output, write_file
+    from qcomp.cli.files import check_input, check_outputs, write_file
+    from qcomp.cli.goal_options import check_unused
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
@@ -121,13 +122,17 @@ def compare(
     shapes = parse_shapes(shape)
     for path in filter(None, (model, artifact, labels, graph, front)):
         check_input(path)
-    if html is not None:
-        check_output(html, *filter(None, (model, artifact, data, labels, graph, calibrate, front)))
-    for option, number in (("--runs", runs), ("--threads", threads)):
-        if number < 0:
-            raise QcompError(f"{number} is negative", where=option, fix="give a positive number, or 0 for the default")
+    check_outputs({"--html": html}, (model, artifact, data, labels, graph, calibrate, front))
+    if runs < 0:
+        raise QcompError(f"{runs} is negative", where="--runs", fix="give a positive number, or 0 for the default")
     if layer_samples < 1:
         raise QcompError(f"{layer_samples} samples", where="--layer-samples", fix="give 1 or more")
+    if calibrate is None:
+        unused = {
+            "--method": None if method == "auto" else method, "--effort": None if effort == "normal" else effort,
+            "--per-tensor": per_tensor or None,
+        }  # fmt: skip
+        check_unused(unused, "--calibrate", "--calibrate DATA")
     limits = _limits(max_drop, min_agreement, min_sqnr)
     if limits.max_drop is not None and labels is None:
         raise QcompError("accuracy needs labels", where="--max-drop", fix="give --labels FILE, or --min-agreement")

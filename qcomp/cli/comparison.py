@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcomp.calibration_study import study_calibration
-from qcomp.cli.arguments import samples_for
+from qcomp.cli.arguments import raw_images, samples_for
 from qcomp.cli.files import batch_notes, model_bytes, read_graph
 from qcomp.cli.peers import peer
 from qcomp.cli.timing import Timings, interleave
@@ -27,14 +27,14 @@ from qcomp.quantize.observers import method_named
 from qcomp.reports.compare.cost import artifact_cost, float_cost
 from qcomp.reports.compare.front import read_front
 from qcomp.reports.compare.gate import Limits, check_limits
-from qcomp.reports.compare.judge import check_same_model, judge
+from qcomp.reports.compare.judge import check_own_graph, check_same_model, judge
 from qcomp.reports.compare.labels import read_labels
 from qcomp.reports.compare.layers import LayerStudy, study_layers
 from qcomp.reports.compare.onnxruntime_float import FloatModel
 from qcomp.reports.compare.plan import ArenaPlan, arena_plan
 from qcomp.reports.compare.resident import resident
 from qcomp.reports.compare.result import CalibrationReport, Comparison, Side, step_figures
-from qcomp.runtime.artifact import read_trailer
+from qcomp.runtime.artifact import ArtifactInfo, read_trailer
 from qcomp.runtime.loader import load
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def measure(request: Request, progress: Progress) -> Comparison:
     shapes = {} if request.model.suffix == ".qir" else {t.name: t.shape for t in info.inputs}
     source = _read_model(request, shapes | dict(request.shapes))
     check_same_model(source, info, str(request.model))
-    integer = None if request.graph is None else read_graph(request.graph, {})
+    integer = None if request.graph is None else _read_own_graph(request.graph, info)
     samples = samples_for(source, request.data, *request.images)
     calibration = None if request.calibrate is None else samples_for(source, request.calibrate, *request.images)
     graph = run_passes(source.clone(), canonicalization())
@@ -91,8 +91,9 @@ def measure(request: Request, progress: Progress) -> Comparison:
         reference = FloatModel(runnable, own.threads, where=str(request.model))
         total = len(samples)
         decided, outputs = judge(
-            reference, own, samples, labels, request.class_axis, lambda done: progress("compare", done, total)
-        )
+            reference, own, samples, labels, request.class_axis, lambda done: progress("compare", done, total),
+            str(request.labels),
+        )  # fmt: skip
         checks = check_limits(request.limits, decided, outputs)
         feed = next(iter(samples))
         progress("time", 0, 1)
@@ -100,6 +101,8 @@ def measure(request: Request, progress: Progress) -> Comparison:
         times = interleave(sides, request.runs)
         steps = own.profile(feed, runs=max(3, min(100, times.runs("qcomp"))))
         notes = batch_notes(source)
+        if (raw := raw_images(samples, *request.images[:2])) is not None:
+            notes.append(f"{raw.message} ({raw.code})")
         notes += [
             f"output {output.name}: {output.unlike} elements are NaN or infinite on one side alone; its errors leave "
             "them out"
@@ -109,8 +112,9 @@ def measure(request: Request, progress: Progress) -> Comparison:
         report: CalibrationReport | None = None
         if calibration is not None:
             remade, report = _calibration(request, graph, calibration, samples, labels, own, reference, progress)
-            if integer is None:
-                integer = _if_the_same(remade, own, feed, notes)
+            same = _is_own(remade, own, feed, request.graph is not None, notes)
+            if integer is None and same:
+                integer = remade
         study, plan = _layers(request, graph, integer, samples, own, notes, progress)
         memory = own.info.arena_bytes + own.info.weights_bytes
         return Comparison(
@@ -156,6 +160,17 @@ def _read_model(request: Request, shapes: Mapping[str, tuple[int, ...]]) -> Grap
             raise error from None
 
 
+def _read_own_graph(path: Path, info: ArtifactInfo) -> Graph:
+    """The artifact's integer graph."""
+    if path.suffix != ".qir":
+        raise QcompError(
+            "this is no .qir text", where=f"--graph {path}", fix="give what `qcomp compile --save-graph` wrote"
+        )
+    graph = read_graph(path, {})
+    check_own_graph(graph, info, str(path))
+    return graph
+
+
 def _runnable(model: Path, graph: Graph, folder: Path) -> Path:
     """A file that onnxruntime takes: the model, or its ONNX form if it is a .qir text."""
     if model.suffix != ".qir":
@@ -190,17 +205,18 @@ def _calibration(
     )
 
 
-def _if_the_same(integer: Graph, own: Model, feed: Mapping[str, Any], notes: list[str]) -> Graph | None:
-    """The graph made from the calibration data, if the artifact was made from it too."""
+def _is_own(remade: Graph, own: Model, feed: Mapping[str, Any], has_graph: bool, notes: list[str]) -> bool:
+    """Whether the graph made from the calibration data is the artifact's; if not, what its figures are is said."""
     from qcomp.reports.compare.layers import gives_bits
 
-    if gives_bits(integer, feed, own.run(feed)):
-        return integer
+    if gives_bits(remade, feed, own.run(feed)):
+        return True
     notes.append(
-        "the artifact was not compiled from this calibration data with these options: without --graph GRAPH.qir there "
-        "are no errors of layers"
+        "the artifact was not compiled from this calibration data with these options alone (a mix of precisions and "
+        "--dynamic are others): the figures of calibration are those of artifacts that are, not of this one"
+        + ("" if has_graph else "; without --graph GRAPH.qir there are no errors of layers")
     )
-    return None
+    return False
 
 
 def _layers(

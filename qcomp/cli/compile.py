@@ -147,34 +147,32 @@ def compile_model(
 ) -> None:
     """Compile a model to a shared library or C sources."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, check_output_folder, read_graph, write_file
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph, write_file
     from qcomp.cli.goal_options import check_precision_options, goal_of, judging_of, parse_bytes
     from qcomp.cli.mix_report import search_facts
     from qcomp.cli.opt import print_step
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
-    from qcomp.errors import QcompError
 
     shapes = parse_shapes(shape)
-    check_input(model)
-    if emit is Emit.LIB:
-        check_output(output, *filter(None, (model, calibrate, tuning)))
-    else:
-        check_output_folder(output)
-    if save_graph is not None:
-        check_output(save_graph, *filter(None, (model, calibrate, tuning)))
-        if save_graph.absolute() == output.absolute():
-            raise QcompError("the graph would replace the artifact", where="--save-graph", fix="choose another path")
-
+    for path in filter(None, (model, labels)):
+        check_input(path)
+    given_precision = None if precision in (None, "auto") else Path(precision)
+    check_outputs(
+        {"-o": output, "--save-graph": save_graph, "--save-precision": save_precision},
+        (model, calibrate, tuning, validate, labels, given_precision),
+        folder="" if emit is Emit.LIB else "-o",
+    )
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
     goal = goal_of(max_drop, min_sqnr, max_latency, max_size)
     given = {
         "--max-drop": max_drop, "--min-sqnr": min_sqnr, "--max-latency": max_latency, "--max-size": max_size,
         "--validate": validate, "--labels": labels, "--save-precision": save_precision, "--scheduler": scheduler,
+        "--decode": None if decode == "argmax" else decode, "--ignore": ignore or None,
     }  # fmt: skip
-    check_precision_options(precision, calibrate, given, save_precision)
+    check_precision_options(precision, calibrate, given)
     with Stages(quiet) as progress:
         progress("load", 0, 1)
         from qcomp.analysis import save_precision as save_mix
@@ -237,8 +235,11 @@ def compile_model(
             save_mix(artifact.search, save_precision)
     if quiet:
         return
-    facts = _facts(artifact, model, written, emit, _findings(calibrations), time.perf_counter() - start)
-    facts["quality"] = [line for quality in qualities for line in quality.lines()]
+    # A search compiles several mixes; the last one is kept.
+    raw = raw_images(samples, image_mean, image_std)
+    findings = [*([raw] if raw is not None and calibrations else []), *_findings(calibrations[-1:])]
+    facts = _facts(artifact, model, written, emit, findings, time.perf_counter() - start)
+    facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     if samples is not None and not calibrations:
         facts["notes"].append("the model is quantized already: the calibration data was not used")
@@ -308,13 +309,12 @@ def _facts(
         "model": str(model),
         "target": artifact.target.name,
         "levels": [level.name for level in artifact.package.levels],
-        "nodes": {"int8": found.integer_nodes, "float32": found.float_nodes},
-        "macs": {"int8": found.integer_macs, "float32": found.float_macs},
-        "int8_share_of_macs": found.integer_share,
+        **found.facts(),
         "arena_bytes": metadata["arena_bytes"],
         "arena_lower_bound": metadata["arena_lower_bound"],
         "weights_bytes": metadata["weights_bytes"],
         "output_bytes": sum(f.stat().st_size for f in files),
+        "memory": _memory(artifact, written) if artifact.target.bare_metal and written.is_file() else None,
         "model_bytes": model_bytes(model),
         "islands": [
             {"node": i.node, "op": i.op, "reason": i.reason, "detail": i.detail, "advice": i.advice, "macs": i.macs}
@@ -328,10 +328,22 @@ def _facts(
     }
 
 
+def _memory(artifact: Artifact, image: Path) -> dict[str, int]:
+    """What an image takes of the target's flash and RAM, the stack aside, and what there is."""
+    from qcomp.codegen.image import flash_bytes
+    from qcomp.reports.memory import ram_bytes
+
+    there = artifact.target.memory
+    return {
+        "flash_bytes": flash_bytes(image), "flash_there": there["rom"],
+        "ram_bytes": ram_bytes(artifact.package), "ram_there": there["ram"],
+    }  # fmt: skip
+
+
 def _show(facts: dict[str, Any]) -> None:
-    from qcomp.cli.islands import show_islands
+    from qcomp.cli.islands import show_islands, show_precisions
     from qcomp.cli.mix_report import show_search
-    from qcomp.cli.output import bytes_text, count_text, plural
+    from qcomp.cli.output import bytes_text, plural
 
     for finding in facts["findings"][:_MOST_FINDINGS]:
         print(f"calibration: {finding['message']} ({finding['code']})")
@@ -341,13 +353,8 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"calibration: {line}")
     for note in facts["notes"]:
         print(f"note: {note}")
-    nodes, macs = facts["nodes"], facts["macs"]
-    total = macs["int8"] + macs["float32"]
     print(f"{facts['output']}: for {facts['target']}, in {facts['seconds']:.1f} s")
-    print(
-        f"  int8     {nodes['int8']} of {plural(nodes['int8'] + nodes['float32'], 'node')}, "
-        f"{facts['int8_share_of_macs']:.1%} of {count_text(total)} multiply-accumulates"
-    )
+    show_precisions(facts)
     if facts["dynamic"]:
         print(f"  dynamic  {plural(len(facts['dynamic']), 'product')} with a grid that is found at run time")
     if facts["levels"]:
@@ -355,6 +362,12 @@ def _show(facts: dict[str, Any]) -> None:
     print(f"  arena    {bytes_text(facts['arena_bytes'])} (lower bound {bytes_text(facts['arena_lower_bound'])})")
     print(f"  weights  {bytes_text(facts['weights_bytes'])}")
     print(f"  written  {bytes_text(facts['output_bytes'])} (the model: {bytes_text(facts['model_bytes'])})")
+    if facts["memory"] is not None:
+        memory = facts["memory"]
+        print(
+            f"  flash    {bytes_text(memory['flash_bytes'])} of {bytes_text(memory['flash_there'])}; "
+            f"RAM {bytes_text(memory['ram_bytes'])} of {bytes_text(memory['ram_there'])}, the stack aside"
+        )
     if facts["tuning"] is not None:
         print(f"  tuning   {_tuning_text(facts['tuning'])}")
     show_islands("  float32  ", facts["islands"], facts["float_copies"])

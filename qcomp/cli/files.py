@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from qcomp.errors import QcompError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
 
     from qcomp.ir.graph import Graph
@@ -59,11 +57,56 @@ def _check_writable(folder: Path, path: Path) -> None:
         ) from None
 
 
+def check_outputs(outputs: Mapping[str, Path | None], sources: Iterable[Path | None], folder: str = "") -> None:
+    """QcompError if what a command writes, by its option (None: not given), cannot be written, or would replace what
+    it reads (`sources`) or another output.  `folder`: the option of the one that is a folder to be made."""
+    given = {option: path for option, path in outputs.items() if path is not None}
+    read = [source for source in sources if source is not None and source.exists()]
+    seen: dict[Path, str] = {}
+    for option, path in given.items():
+        if option == folder:
+            check_output_folder(path)
+        else:
+            check_output(path, *read)
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise QcompError(
+                f"{other} and {option} would replace each other", where=str(path), fix="choose another output path"
+            )
+
+
 def _check_not_a_source(path: Path, *sources: Path) -> None:
     """QcompError if writing `path` would replace what the command reads."""
-    for source in sources:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise QcompError("the output would replace the input", where=str(path), fix="choose another output path")
+    if path.exists() and any(path.samefile(read) for source in sources for read in _files_read(source, path)):
+        raise QcompError("the output would replace the input", where=str(path), fix="choose another output path")
+
+
+def _files_read(source: Path, path: Path) -> Iterator[Path]:
+    """What is read for a source, as far as it might be `path`: itself, samples in a folder, and a model's weights
+    beside it."""
+    if not source.exists():
+        return
+    yield source
+    if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+        from qcomp.quantize.sample_images import IMAGE_SUFFIXES
+        from qcomp.quantize.sample_sources import ARRAY_SUFFIXES
+
+        if path.suffix.lower() in (*ARRAY_SUFFIXES, *IMAGE_SUFFIXES):
+            yield path
+    elif source.suffix == ".onnx":
+        yield from filter(Path.exists, _weight_files(source))
+
+
+def _weight_files(model: Path) -> set[Path]:
+    """The files beside an ONNX model that hold its weights (ONNX calls them external data); none if it is broken."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        stored = onnx.load(model, load_external_data=False).graph.initializer
+    except (DecodeError, OSError):
+        return set()
+    return {model.parent / e.value for c in stored for e in c.external_data if e.key == "location"}
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -110,12 +153,7 @@ def batch_notes(graph: Graph) -> list[str]:
 
 def model_bytes(path: Path) -> int:
     """Size of a model's file, with the files beside it that hold its weights (ONNX calls them external data)."""
-    files = {path}
-    if path.suffix != ".qir":
-        import onnx
-
-        stored = onnx.load(path, load_external_data=False).graph.initializer
-        files |= {path.parent / e.value for c in stored for e in c.external_data if e.key == "location"}
+    files = {path} if path.suffix == ".qir" else {path, *_weight_files(path)}
     return sum(file.stat().st_size for file in files)
 
 

@@ -116,24 +116,27 @@ def judging_of(
         Answers(decode, left_out),
         threads,
         scheduler,
+        "labels" if labels is None else str(labels),
     )
 
 
 def check_search(given: Mapping[str, object], search: str) -> None:
     """QcompError for options of a search, by name (None: not given), where there is none."""
+    check_unused(given, "a search", search)
+
+
+def check_unused(given: Mapping[str, object], purpose: str, needed: str) -> None:
+    """QcompError for options, by name (None: not given), whose purpose is not there."""
     names = [name for name, value in given.items() if value is not None]
     if names:
         them = "it" if len(names) == 1 else "them"
         verb = "is" if len(names) == 1 else "are"
-        raise QcompError(f"{', '.join(names)} {verb} for a search", fix=f"give {search} as well, or leave {them} out")
+        raise QcompError(f"{', '.join(names)} {verb} for {purpose}", fix=f"give {needed} as well, or leave {them} out")
 
 
-def check_precision_options(
-    precision: str | None, calibrate: Path | None, given: Mapping[str, object], save_precision: Path | None
-) -> None:
+def check_precision_options(precision: str | None, calibrate: Path | None, given: Mapping[str, object]) -> None:
     """QcompError for options of a search without one (`given`: by name, None where they are not), and for a precision
     without data."""
-    from qcomp.cli.files import check_output
     from qcomp.passes.precision import read_precision
 
     if precision != "auto":
@@ -144,5 +147,3 @@ def check_precision_options(
         raise QcompError("there is no data to quantize with", where="--precision", fix="give --calibrate DATA")
     if precision != "auto":
         read_precision(Path(precision))
-    if save_precision is not None:
-        check_output(save_precision, calibrate)

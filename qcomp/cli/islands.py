@@ -1,4 +1,4 @@
-"""Float islands for people: one entry for all ops of a kind that share a reason."""
+"""Coverage for people: how much runs in which precision, and one entry for all float islands of a kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qcomp.cli.output import count_text, plural
+
 _NAMED = 3
+
+
+def show_precisions(facts: Mapping[str, Any]) -> None:
+    """Prints a line for int8, and one for int16 if any node reads that."""
+    nodes, macs = facts["nodes"], facts["macs"]
+    total, work = sum(nodes.values()), sum(macs.values())
+    print(
+        f"  int8     {nodes['int8']} of {plural(total, 'node')}, "
+        f"{facts['int8_share_of_macs']:.1%} of {count_text(work)} multiply-accumulates"
+    )
+    if nodes["int16"]:
+        share = f", {macs['int16'] / work:.1%} of the multiply-accumulates" if macs["int16"] else ""
+        print(f"  int16    {plural(nodes['int16'], 'node')}{share}")
 
 
 def show_islands(label: str, islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) -> None:
@@ -31,7 +46,8 @@ def island_lines(islands: Sequence[Mapping[str, Any]], copies: Sequence[str]) ->
     ordered = sorted(groups.items(), key=lambda item: (-sum(i["macs"] for i in item[1]), item[0]))
     lines = []
     for (op, reason), members in ordered:
-        names = ", ".join(i["node"] for i in members[:_NAMED]) + (", ..." if len(members) > _NAMED else "")
+        nodes = list(dict.fromkeys(i["node"] for i in members))  # the directions of a layer have one name
+        names = ", ".join(nodes[:_NAMED]) + (", ..." if len(nodes) > _NAMED else "")
         first = members[0]
         lines.append(f"{len(members)} x {op} ({names}): {first['detail']} [{reason}]; {first['advice']}")
     if copies:

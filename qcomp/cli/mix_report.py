@@ -24,7 +24,8 @@ def search_facts(found: Search, timed: bool, confirmed: Confirmed | None = None)
             "held": looked_at.held.facts(),
             "milliseconds": looked_at.milliseconds if timed else None,
             "bytes": looked_at.bytes,
-            "reaches_goal": looked_at.reached,
+            "reaches_goal": looked_at.reached and looked_at.compiled is not False,
+            "compiled_reaches_goal": looked_at.compiled,
             "on_front": looked_at in front,
         }
 
@@ -54,8 +55,7 @@ def show_search(facts: Mapping[str, Any]) -> None:
         (
             len(mix["float32_layers"]), len(mix["int16_layers"]), decibels(mix), share(mix[judged]),
             *([f"{mix['milliseconds']:.3f}"] if timed else []), bytes_text(mix["bytes"]),
-            "chosen" if _wider(mix) == chosen
-            else "yes" if mix["reaches_goal"] else "no",
+            "chosen" if _wider(mix) == chosen else _verdict(mix),
         )
         for mix in front
     ]  # fmt: skip
@@ -64,10 +64,17 @@ def show_search(facts: Mapping[str, Any]) -> None:
     best = facts["best"]
     wide = [_named(best[f"{precision}_layers"], precision) for precision in ("float32", "int16")]
     print(f"{facts['goal']}: {'; '.join(text for text in wide if text) or 'everything in int8'}")
-    print(f"  looked at {plural(len(facts['looked_at']), 'mix')}: {decibels(best)} dB, {judged} {share(best[judged])}")
+    count = plural(len(facts["looked_at"]), "mix")
+    print(f"  looked at {count}: {decibels_text(best)}, {judged} {share(best[judged])}")
     if facts["confirmed"] is not None:
         got = facts["confirmed"]
-        print(f"  as compiled: {decibels(got)} dB, {judged} {share(got[judged])}, {got['milliseconds']:.3f} ms")
+        print(f"  as compiled: {decibels_text(got)}, {judged} {share(got[judged])}, {got['milliseconds']:.3f} ms")
+
+
+def _verdict(mix: Mapping[str, Any]) -> str:
+    if mix["reaches_goal"]:
+        return "yes"
+    return "no, as compiled" if mix["compiled_reaches_goal"] is False else "no"
 
 
 def _wider(mix: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -87,6 +94,11 @@ def _named(layers: list[str], precision: str) -> str:
 def decibels(facts: Mapping[str, Any]) -> str:
     """JSON has no infinity: null stands for the same outputs."""
     return "same" if facts["sqnr_db"] is None else f"{facts['sqnr_db']:.1f}"
+
+
+def decibels_text(facts: Mapping[str, Any]) -> str:
+    """`29.1 dB`, or that there is no noise."""
+    return "the same outputs" if facts["sqnr_db"] is None else f"{decibels(facts)} dB"
 
 
 def share(value: float | None) -> str:

@@ -51,14 +51,13 @@ def opt(
     if input is None:
         raise QcompError("no graph to work on", where="qcomp opt", fix="give a .qir text or an .onnx model, or --list")
     from qcomp.cli.arguments import parse_shapes
-    from qcomp.cli.files import check_output, read_graph, write_file
+    from qcomp.cli.files import check_outputs, read_graph, write_file
     from qcomp.cli.output import print_json
     from qcomp.ir.text import print_graph
     from qcomp.passes.manager import Checker, PassRecord, run_passes
     from qcomp.passes.registry import parse_pipeline
 
-    if output is not None:
-        check_output(output, input)
+    check_outputs({"-o": output}, (input,))
     pipeline = parse_pipeline(passes)
     graph = read_graph(input, parse_shapes(shape))
     records: list[PassRecord] = []

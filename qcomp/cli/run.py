@@ -40,14 +40,13 @@ def run(
     """Run an artifact on given inputs; print or write what comes out."""
     import numpy as np
 
-    from qcomp.cli.files import check_input, check_output, read_arrays, write_file
+    from qcomp.cli.files import check_input, check_outputs, read_arrays, write_file
     from qcomp.cli.output import print_json, print_table
     from qcomp.emulation import EmulatedModel
     from qcomp.errors import QcompError
     from qcomp.runtime.loader import load
 
-    if output is not None:
-        check_output(output, artifact, input)
+    check_outputs({"-o": output}, (artifact, input))
     check_input(artifact)
     if emulate and level is not None:
         raise QcompError("--level is for this machine's processor", where=str(artifact), fix="leave it out")

@@ -60,5 +60,5 @@ def _runs(row: dict[str, object]) -> str:
 def _features(features: object) -> str:
     """The features that tell targets of one family apart: what a wider one implies is left out."""
     assert isinstance(features, list)
-    shown = [f for f in features if f.startswith(("avx", "amx", "neon", "dotprod", "i8mm", "sve", "fp16"))]
+    shown = [f for f in features if f.startswith(("avx", "amx", "neon", "dotprod", "i8mm", "dsp", "mve", "fp32", "v"))]
     return " ".join(shown) or "-"

@@ -69,8 +69,8 @@ def tune(
 ) -> None:
     """Measure kernels and schedules of a model's layers on this machine, for `compile --tuning`."""
     start = time.perf_counter()
-    from qcomp.cli.arguments import check_images_are_read, parse_shapes, samples_for
-    from qcomp.cli.files import batch_notes, check_input, check_output, read_graph
+    from qcomp.cli.arguments import check_images_are_read, parse_shapes, raw_images, samples_for
+    from qcomp.cli.files import batch_notes, check_input, check_outputs, read_graph
     from qcomp.cli.output import print_json
     from qcomp.cli.progress import Stages
     from qcomp.errors import QcompError
@@ -80,10 +80,11 @@ def tune(
     written = output if output is not None else tuning
     if written is None:
         raise QcompError("no file to write", where="--output", fix="give -o FILE, or --tuning FILE to add to")
-    check_output(written, *filter(None, (model, calibrate)))
+    check_outputs({"-o": written}, (model, calibrate))
     images = (image_mean, image_std, image_size, image_order, image_resize)
     check_images_are_read(calibrate, *images)
-    _check_numbers(candidates, threads)
+    if candidates < 1:
+        raise QcompError(f"{candidates} candidates", where="--candidates", fix="give 1 or more")
 
     with Stages(quiet) as progress:
         progress("load", 0, 1)
@@ -114,19 +115,12 @@ def tune(
         return
     facts = _facts(measured, model, written, time.perf_counter() - start)
     facts["notes"] += batch_notes(graph)
+    if (raw := raw_images(samples, image_mean, image_std)) is not None:
+        facts["notes"].append(f"{raw.message} ({raw.code})")
     if json:
         print_json(facts)
     else:
         _show(facts)
-
-
-def _check_numbers(candidates: int, threads: int) -> None:
-    from qcomp.errors import QcompError
-
-    if candidates < 1:
-        raise QcompError(f"{candidates} candidates", where="--candidates", fix="give 1 or more")
-    if threads < 0:
-        raise QcompError(f"{threads} threads", where="--threads", fix="give a positive number, or 0 for one a CPU")
 
 
 def _facts(measured: Measured, model: Path, written: Path, seconds: float) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _certain(
     with np.errstate(all="ignore"):
         means = [np.mean(f.astype(np.float64) - e, axis=others) for e, f in zip(exact, found, strict=True)]
         chance = np.var(means, axis=0, ddof=1) / len(means) if len(means) > 1 else np.zeros_like(bias)
-    return np.clip(1.0 - np.nan_to_num(chance) / np.maximum(bias**2, 1e-300), 0.0, 1.0)
+        return np.clip(1.0 - np.nan_to_num(chance) / np.maximum(bias**2, 1e-300), 0.0, 1.0)
 
 
 def _solve(
@@ -94,7 +94,7 @@ def _solve(
 ) -> Float64Array:
     """float64[channels] that, added to `actual`, gives the mean of exact_chain(expected) behind found_chain."""
     target = weights @ apply(exact_chain, expected)
-    spread = expected.std(axis=0) * 0.5 + 1e-12
+    spread = expected.std(axis=0, dtype=np.float64) * 0.5 + 1e-12
     up, down = (apply(exact_chain, expected + side * spread) for side in (1, -1))
     slope = np.abs(weights @ (up.astype(np.float64) - down) / (2 * spread))
     best = bias = np.zeros(expected.shape[1])

@@ -15,7 +15,7 @@ from qcomp.quantize.calibration import Calibration
 from qcomp.quantize.inputs import inputs_of
 from qcomp.quantize.masks import mask_margins
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
-from qcomp.quantize.onnxruntime_session import Rewrites, Session, watching
+from qcomp.quantize.onnxruntime_session import Rewrites, RunRefused, Session, watching
 from qcomp.quantize.samples import Data, samples_of
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -56,7 +56,11 @@ def calibrate(
         for name in inputs:
             observers[name].update(sample[name], quarter, i)
         if run is not None:
-            for name, value in zip(computed, run(sample), strict=True):
+            try:
+                found = run(sample)
+            except RunRefused as error:
+                raise sample_set.refused(i, sample, error) from error
+            for name, value in zip(computed, found, strict=True):
                 observers[name].update(value, quarter, i)
         if progress is not None:
             progress(i + 1, total)
@@ -77,10 +81,7 @@ def _runner(
     inputs = {value.name for value in model.graph.input}
 
     def run(sample: Arrays) -> list[NDArray[Any]]:
-        found = session.run(
-            {name: value for name, value in sample.items() if name in inputs}, tensors,
-            "the model on a calibration sample", "check the samples' shapes and types against the model's inputs",
-        )  # fmt: skip
+        found = session.run({name: value for name, value in sample.items() if name in inputs}, tensors)
         for name, value in zip(tensors, found, strict=True):
             if not isinstance(value, np.ndarray):
                 raise QcompError("not a dense tensor", where=f"tensor {name}", fix="leave it out of the calibration")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qcomp.errors import QcompError
 from qcomp.quantize.histogram import Histogram
 from qcomp.quantize.leaders import Leader, Leaders
-from qcomp.quantize.minmax import Extremes
+from qcomp.quantize.minmax import Extremes, MinMax
 from qcomp.quantize.observers import QUARTERS, Method, Observer, method_named
 
 FORMAT = 1
@@ -64,9 +64,8 @@ class Calibration(Mapping[str, Range]):
         }
 
     def extremes(self) -> dict[str, tuple[float, float]]:
-        """The smallest and largest number seen of every tensor that has finite ones."""
-        found = {name: observer.extremes for name, observer in self.observers.items()}
-        return {name: (e.lo, e.hi) for name, e in found.items() if e.count}
+        """The smallest and largest number seen of every tensor that has finite ones, masked values as in its range."""
+        return {name: observer.range(MinMax()) for name, observer in self.observers.items() if observer.extremes.count}
 
     def merge(self, other: Calibration) -> Calibration:
         """The calibration with both sample sets: all but the quarters is exactly that of one run over both."""

@@ -16,9 +16,8 @@ import numpy as np
 from qcomp.ir.affine import affine_parameters, weight_scales
 from qcomp.ir.graph import Graph, Value
 from qcomp.ir.types import Quantization
-from qcomp.passes.assign_per_channel import channel_axis as weight_axis
 from qcomp.passes.equalize_channels import Site, equalizable, multiplied
-from qcomp.passes.matching import channel_axis
+from qcomp.passes.matching import channel_axis, weight_axis
 from qcomp.quantize.positions import noise_shares
 from qcomp.quantize.replay import Replay, Tensors, run_float
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from qcomp.ir.graph import Graph
 from qcomp.ir.onnx_export import to_onnx
-from qcomp.quantize.onnxruntime_session import Arrays, Session
+from qcomp.quantize.onnxruntime_session import Arrays, RunRefused, Session
+from qcomp.quantize.sample_sources import Sample
+from qcomp.quantize.samples import Samples
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,3 +43,16 @@ def outputs_on(graph: Graph, samples: Sequence[Arrays], threads: int) -> list[li
     run = runner(graph)
     names = [value.name for value in graph.inputs]
     return side_by_side(lambda sample: run({name: sample[name] for name in names}), samples, threads)
+
+
+def samples_that_run(graph: Graph, samples: Samples) -> list[Sample]:
+    """The samples; QcompError, which names it, for one that the model cannot be run on.  Calibration says so itself."""
+    run = runner(graph)
+    found = []
+    for i, sample in enumerate(samples):
+        try:
+            run(sample)
+        except RunRefused as error:
+            raise samples.refused(i, sample, error) from error
+        found.append(sample)
+    return found

@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from qcomp.errors import QcompError
+from qcomp.quantize.masks import mask_margins
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A model input: its name, element type and shape; None where the model leaves a dimension open."""
+    """A model input: its name, element type and shape; None where the model leaves a dimension open.
+
+    `masks`: it leads to nothing but a Softmax, so that it may hold −inf."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    masks: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}{shape_text(self.shape)}"
@@ -33,6 +37,7 @@ def shape_text(shape: Sequence[int | None]) -> str:
 def inputs_of(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
     """The inputs that a run has to be given: graph inputs that are not initializers."""
     constants = {c.name for c in model.graph.initializer}
+    masks = mask_margins(model)
     specs = []
     for value in model.graph.input:
         if value.name in constants:
@@ -41,7 +46,8 @@ def inputs_of(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
         if not value.type.HasField("tensor_type") or not kind.elem_type:
             raise QcompError("is not a dense tensor", where=f"input {value.name}", fix="give a model of tensors")
         shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-        specs.append(InputSpec(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), shape))
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        specs.append(InputSpec(value.name, dtype, shape, value.name in masks))
     return tuple(specs)
 
 
@@ -123,10 +129,13 @@ def fed(where: str, spec: InputSpec, sample: Mapping[str, NDArray[Any]]) -> NDAr
     place, part = f"{where}: key {spec.name!r}", np.asarray(sample[spec.name])
     if not _fits_type(part.dtype, spec.dtype):
         raise QcompError(f"type {part.dtype}, expected {spec.dtype}", where=place, fix="convert the array")
+    if 0 in part.shape:
+        fix = "bind the dimension to another size" if 0 in spec.shape else "give at least one sample"
+        raise QcompError(f"is empty, shape {shape_text(part.shape)}", where=place, fix=fix)
     fits = len(part.shape) == len(spec.shape) and all(
         want in (None, have) for have, want in zip(part.shape, spec.shape, strict=True)
     )
-    if not fits or 0 in part.shape:
+    if not fits:
         transposed = None not in spec.shape and sorted(part.shape) == sorted(d for d in spec.shape if d is not None)
         fix = "transpose the array" if transposed else "give it this shape"
         raise QcompError(f"shape {shape_text(part.shape)}, expected {shape_text(spec.shape)}", where=place, fix=fix)
@@ -134,10 +143,10 @@ def fed(where: str, spec: InputSpec, sample: Mapping[str, NDArray[Any]]) -> NDAr
 
 
 def converted(place: str, spec: InputSpec, part: NDArray[Any]) -> NDArray[Any]:
-    """The array in the input's type; QcompError for NaN, infinity or overflow."""
+    """The array in the input's type; QcompError for NaN, overflow, and infinity (but −inf in a mask)."""
     with np.errstate(over="ignore"):
         value = np.ascontiguousarray(part, spec.dtype).reshape(part.shape)
-    if spec.dtype.kind == "f" and not np.isfinite(value).all():
+    if spec.dtype.kind == "f" and not (np.isfinite(value) | (spec.masks & (part == -np.inf))).all():
         raise QcompError(
             "holds NaN or infinity, or a number too large for the input's type", where=place, fix="repair the data"
         )

@@ -17,6 +17,7 @@ class Judging:
     `samples`: data to judge on, without it the calibration data.  `labels`: the right answers for each of these, class
     indices; without them the float model's answers are the right ones.  `answers`: how outputs become answers.
     `threads`: samples that run side by side, 0 for one a CPU.  `scheduler`: the address of a Dask cluster.
+    `labels_from`: what the labels are called in errors, such as their file.
     """
 
     samples: Data | None = None
@@ -24,6 +25,7 @@ class Judging:
     answers: Answers = ARGMAX
     threads: int = 0
     scheduler: str | None = None
+    labels_from: str = "labels"
 
     def __post_init__(self) -> None:
         if self.threads < 0:

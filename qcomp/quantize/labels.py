@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,30 @@ def labels_of(labels: Any, where: str = "labels") -> Labels:
     return tuple(array.astype(np.int64) for array in arrays)
 
 
-def check_count(labels: Labels, samples: int) -> None:
+def check_count(labels: Labels, samples: int, where: str = "labels") -> None:
     """QcompError unless there is one label for each sample."""
     if len(labels) != samples:
-        raise QcompError(f"{len(labels)} labels for {samples} samples", where="labels", fix="give one for each sample")
+        raise QcompError(f"{len(labels)} labels for {samples} samples", where=where, fix="give one for each sample")
 
 
-def check_classes(labels: Labels, classes: int) -> None:
+def check_classes(labels: Labels, classes: int, where: str = "labels") -> None:
     """QcompError for a label that is not one of so many classes."""
+    check_numbers(labels, classes, where)
     for index, label in enumerate(labels):
         if label.size and not (label.min() >= 0 and label.max() < classes):
             raise QcompError(
                 f"the labels of sample {index} are {label[:8].tolist()}, and the model has {classes} classes",
-                where="labels", fix="give class indices from 0",
+                where=where, fix="give class indices from 0",
             )  # fmt: skip
+
+
+def check_numbers(labels: Iterable[NDArray[np.int64]], classes: int, where: str = "labels") -> None:
+    """QcompError for rows with a column for each of so many classes and a 1 in one of them: each of their 0s and 1s
+    would count as a class."""
+    if classes > 1 and all(
+        row.size == classes and np.count_nonzero(row) == 1 and row.max() == 1 == row.sum() for row in labels
+    ):
+        raise QcompError("these look one-hot", where=where, fix="give class numbers (argmax along the last axis)")
 
 
 def _content(path: Path) -> Any:

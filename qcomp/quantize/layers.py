@@ -13,15 +13,18 @@ from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.insert_fake_quant import node_before_rounding, rounding_of
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
+from qcomp.passes.quantize_state import QuantizeState
 from qcomp.passes.wide_reads import may_read_wide, wide_reads
 from qcomp.quantize.grids import Ranges, grid_passes
+from qcomp.quantize.recurrent import int8_states
 
 ALONE, WEIGHTS, WITHOUT = "alone", "weights", "without"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node whose operands are rounded when it computes in int8: `parameters` counts its constants' elements."""
+    """A node whose operands, or whose state, are rounded when it computes in int8: `parameters` counts its constants'
+    elements."""
 
     name: str
     op: str
@@ -53,8 +56,9 @@ class Study:
     def mixed(self, precision: Mapping[str, str]) -> Graph:
         """The graph with fake quantization, as it is compiled with that precision."""
         grids = grid_passes(self.ranges, self.per_tensor, self.extremes)
+        passes = [ChoosePrecision(precision=precision), *grids, QuantizeState(self.per_tensor)]
         # hundreds of these; the one that is compiled is verified
-        return run_passes(self.graph, [ChoosePrecision(precision=precision), *grids], verify=False)
+        return run_passes(self.graph, passes, verify=False)
 
     @cached_property
     def int8(self) -> Graph:
@@ -63,11 +67,11 @@ class Study:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """In the order of the graph; nodes of one name are one layer."""
+        touched = self.recurrent | {rounding.node for rounding in self.roundings}
         grouped: dict[str, list[Node]] = {}
-        for rounding in self.roundings:
-            own = grouped.setdefault(rounding.node.name, [])
-            if rounding.node not in own:
-                own.append(rounding.node)
+        for node in self.graph.nodes:
+            if node in touched:
+                grouped.setdefault(node.name, []).append(node)
         return tuple(
             Layer(
                 name,
@@ -83,6 +87,11 @@ class Study:
         "weights": only its constants rounded, which is what remains of that in int16, next to nothing.
         "without": everything but this layer in int8, as it is compiled."""
         return self.mixed({name: "float32"}) if kind == WITHOUT else self._alone(name, kind == WEIGHTS)
+
+    @cached_property
+    def recurrent(self) -> set[Node]:
+        """The layers whose state is rounded."""
+        return int8_states(self.graph)
 
     @cached_property
     def wider(self) -> tuple[str, ...]:
@@ -120,6 +129,11 @@ class Study:
                 continue
             rounded = graph.add("fake_quant", [value], rounding.attrs, names=[f"{value.name}.q"])
             graph.set_input(own, rounding.index, rounded.output)
+        for node in self.recurrent:
+            if node.name == name:  # in int16 too
+                own = graph.value(node.outputs[0].name).producer
+                assert own is not None
+                QuantizeState(self.per_tensor).rewrite(graph, own)
         return graph
 
 

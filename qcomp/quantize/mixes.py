@@ -32,7 +32,8 @@ class Mix:
     """One mix that was looked at: the layers that are wider than int8, and what was measured of it.
 
     `whole` is over all samples that judge, `held` over those that had no part in ranking the layers.  `milliseconds`
-    and `bytes` are by the cost model.
+    and `bytes` are by the cost model.  `reached` says whether all these reach the goal, `compiled` whether its artifact
+    did (None: there was none to run).
     """
 
     floats: tuple[str, ...]
@@ -42,11 +43,17 @@ class Mix:
     milliseconds: float
     bytes: int
     reached: bool
+    compiled: bool | None = None
 
     @property
     def choice(self) -> dict[str, str]:
         """Its layers that are not int8, with their precision."""
         return dict.fromkeys(self.words, INT16) | dict.fromkeys(self.floats, FLOAT32)
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """How many layers are float32, and how many int16: it grows with every step."""
+        return len(self.floats), len(self.words)
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,18 @@ class Search:
         """Every layer with its precision, in the order of the graph."""
         return {name: self.best.choice.get(name, INT8) for name in self.order}
 
-    def candidates(self) -> list[Mix]:
-        """The best mix, then those that reach the goal too and are more accurate, the fastest first."""
-        others = [mix for mix in self.looked_at if mix.reached and mix.whole.sqnr_db > self.best.whole.sqnr_db]
-        return [self.best, *sorted(others, key=lambda mix: mix.milliseconds)]
+    def candidates(self, most: int) -> list[Mix]:
+        """The best mix, then others that reach the goal too, in case its artifact does not; so many at most.
+
+        With a bound of accuracy those are more accurate, the fastest first.  With bounds of costs alone they are less
+        so, with fewer and fewer layers that are wide, at last none.
+        """
+        others = [mix for mix in self.looked_at if mix.reached and mix is not self.best]
+        if self.goal.bounds_accuracy:
+            better = [mix for mix in others if mix.whole.sqnr_db > self.best.whole.sqnr_db]
+            return [self.best, *sorted(better, key=lambda mix: mix.milliseconds)][:most]
+        cheaper = sorted((m for m in others if m.width < self.best.width), key=lambda mix: mix.width, reverse=True)
+        return [self.best, *(cheaper if len(cheaper) < most else [*cheaper[: most - 2], cheaper[-1]])]
 
     def front(self) -> tuple[Mix, ...]:
         """The mixes that no other one beats in both noise and time, the fastest first."""
@@ -231,7 +246,11 @@ def _most_accurate(looked: _Looked, order: Sequence[Step]) -> Mix:
     return max(mixes, key=lambda mix: (mix.reached, mix.whole.sqnr_db))
 
 
-def _out_of_reach(looked: _Looked, best: Mix) -> QcompError:
+class OutOfReach(QcompError):
+    """No mix that was looked at reaches the goal."""
+
+
+def _out_of_reach(looked: _Looked, best: Mix) -> OutOfReach:
     goal = looked.goal
     if goal.bounds_accuracy and not _near(looked, best):
         what = f"float32 itself does not reach {goal} on these samples"
@@ -242,7 +261,7 @@ def _out_of_reach(looked: _Looked, best: Mix) -> QcompError:
         wide = " and ".join(f"{len(n)} in {p}" for n, p in ((best.floats, FLOAT32), (best.words, INT16)) if n)
         kept = f"with {wide} of {len(looked.names)} layers" if wide else "with everything in int8"
         what = f"no mix reaches {goal}: the cheapest found takes {time}{size}{near}, {kept}"
-    return QcompError(what, where="precision auto", fix="loosen a bound")
+    return OutOfReach(what, where="precision auto", fix="loosen a bound")
 
 
 def _near(looked: _Looked, mix: Mix) -> bool:

@@ -29,12 +29,14 @@ Observe = Callable[[Graph, Sequence[str]], Calibration]
 @dataclass(frozen=True)
 class Observed:
     """`calibration` is of the float graph with its channels equalized; `few` are the samples that adjustments of it are
-    made from, none where there are to be none, and `held` those that judge them."""
+    made from, none where there are to be none, and `held` those that judge them; `tails` names the attention nodes that
+    have to stay float32."""
 
     calibration: Calibration
     few: tuple[Mapping[str, np.ndarray], ...]
     held: tuple[Mapping[str, np.ndarray], ...]
     equalized: tuple[Equalized, ...]
+    tails: tuple[str, ...] = ()
 
     def of(self, points: Sequence[str]) -> Observed:
         """Of some of the tensors, and the model's inputs."""

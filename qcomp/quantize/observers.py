@@ -47,10 +47,10 @@ def method_named(spec: str | Method) -> Method:
     """The method "auto", "minmax", "percentile", "percentile:99.9", "entropy" or "mse"; QcompError for others."""
     if not isinstance(spec, str):
         return spec
-    name, _, option = spec.partition(":")
-    if name not in METHODS or (option and name != "percentile"):
+    name, colon, option = spec.partition(":")
+    if name not in METHODS or (colon and name != "percentile"):
         raise QcompError(f"unknown calibration method {spec!r}", fix=f"use one of {', '.join(METHODS)}")
-    if not option:
+    if not colon:
         return METHODS[name]()
     try:
         return Percentile(float(option))

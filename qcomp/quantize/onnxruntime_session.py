@@ -24,6 +24,14 @@ class Rewrites(Enum):
     ALL = "ORT_ENABLE_ALL"
 
 
+class RunRefused(QcompError):
+    """onnxruntime does not run a model on arrays; `reason` is without where and what to do."""
+
+    def __init__(self, reason: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(reason, where=where, fix=fix)
+        self.reason = reason
+
+
 class Session:
     """A model, loaded; `what` names it in errors, "the model" or "a part of the model"."""
 
@@ -57,25 +65,24 @@ class Session:
             source = model if isinstance(model, str) else model.SerializeToString()
             self._session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except self._failures as error:
-            raise self._refused("load", what, fix, error) from error
+            raise QcompError(f"onnxruntime cannot load {what} ({_line(error)})", where=where, fix=fix) from error
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
-    def run(
-        self, feed: Arrays, outputs: Sequence[str] | None = None, what: str = "", fix: str = ""
-    ) -> list[NDArray[Any]]:
-        """The outputs named, or all, for the inputs in `feed`; it may run in several threads.  QcompError, with another
-        `what` or `fix` if given, when onnxruntime refuses it."""
+    def run(self, feed: Arrays, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
+        """The outputs named, or all, for the inputs in `feed`; it may run in several threads.  RunRefused when
+        onnxruntime refuses it."""
         arrays = {name: np.asarray(value, order="C") for name, value in feed.items()}
         try:
             found: list[NDArray[Any]] = self._session.run(None if outputs is None else list(outputs), arrays)
         except self._failures as error:
-            raise self._refused("run", what or self._what, fix or self._fix, error) from error
+            reason = f"onnxruntime cannot run {self._what} ({_line(error)})"
+            raise RunRefused(reason, where=self._where, fix=self._fix) from error
         return found
 
-    def _refused(self, verb: str, what: str, fix: str, error: Exception) -> QcompError:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return QcompError(f"onnxruntime cannot {verb} {what} ({line})", where=self._where, fix=fix)
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def watching(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -104,6 +104,9 @@ class ImageSource:
         for path in self.paths:
             yield {self.spec.name: self._read(path)}
 
+    def place(self, i: int) -> str:
+        return str(self.paths[i])
+
     def _read(self, path: Path) -> NDArray[Any]:
         try:
             with Image.open(path) as file:

@@ -32,6 +32,10 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Sample]: ...
 
+    def place(self, i: int) -> str:
+        """What a sample is called in errors."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -49,6 +53,9 @@ class ArraySource:
         for i in range(self.count):
             yield {spec.name: take(self.where, spec, self.arrays[spec.name], i) for spec in self.inputs}
 
+    def place(self, i: int) -> str:
+        return f"{self.where}: sample {i}"
+
 
 @dataclass(frozen=True)
 class ListSource:
@@ -63,7 +70,10 @@ class ListSource:
 
     def __iter__(self) -> Iterator[Sample]:
         for i, sample in enumerate(self.samples):
-            yield {spec.name: fed(f"{self.where}: sample {i}", spec, sample) for spec in self.inputs}
+            yield {spec.name: fed(self.place(i), spec, sample) for spec in self.inputs}
+
+    def place(self, i: int) -> str:
+        return f"{self.where}: sample {i}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,9 @@ class FileSource:
         except _DAMAGED as error:
             raise _damaged(self.path, error) from error
         yield from ArraySource(str(self.path), arrays, self.inputs, self.count)
+
+    def place(self, i: int) -> str:
+        return f"{self.path}: sample {i}"
 
 
 def open_array_file(path: Path, inputs: tuple[InputSpec, ...]) -> tuple[FileSource, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
 from qcomp.quantize.inputs import InputSpec, check_headers, only_input
+from qcomp.quantize.onnxruntime_session import RunRefused
 from qcomp.quantize.sample_images import IMAGE_SUFFIXES, ImageOptions, ImageSource
 from qcomp.quantize.sample_sources import ARRAY_SUFFIXES, ArraySource, ListSource, Sample, Source, open_array_file
 
@@ -39,6 +40,24 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         for source in self.sources:
             yield from source
+
+    def place(self, i: int) -> str:
+        """What a sample is called in errors: the file that it is from, and its number there."""
+        for source in self.sources:
+            if i < len(source):
+                return source.place(i)
+            i -= len(source)
+        raise IndexError(i)
+
+    def refused(self, i: int, sample: Mapping[str, NDArray[Any]], error: RunRefused) -> QcompError:
+        """What to say of a sample that the model cannot be run on, though it fits the inputs."""
+        held = [
+            f"{name} holds {array.min()} to {array.max()}"
+            for name, array in sample.items()
+            if array.size and array.dtype.kind in "iu"
+        ]
+        values = f" (of indices, whether the model has so many: {', '.join(held)})" if held else ""
+        return QcompError(error.reason, where=self.place(i), fix=f"check its values{values}")
 
 
 Data = Samples | str | Path | NDArray[Any] | Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]

@@ -9,14 +9,15 @@ comes on top.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 from qcomp.passes.integer_regions import integer_nodes
-from qcomp.passes.precision import PRECISIONS, set_precision
+from qcomp.passes.precision import PRECISIONS, chosen_float, set_precision
 from qcomp.passes.wide_reads import wide_reads
+from qcomp.quantize.recurrent import int8_states
 from qcomp.targets import Target
 
 INT8, INT16, FLOAT32 = "int8", "int16", "float32"
@@ -28,11 +29,13 @@ _BYTES_PER_CHANNEL = {INT8: 6, INT16: 8, FLOAT32: 4}
 
 @dataclass(frozen=True)
 class Costs:
-    """A canonical float graph with the cost of every node in every precision; `timed`: milliseconds are meant."""
+    """A canonical float graph with the cost of every node in every precision; `timed`: milliseconds are meant;
+    `states`: recurrent layers that may be int8."""
 
     graph: Graph
     timed: bool
     of: Mapping[Node, Mapping[str, tuple[float, int]]]
+    states: Set[Node] = frozenset()
 
     def milliseconds(self, choice: Mapping[str, str]) -> float:
         """Of a mix, given by its layers that are not int8."""
@@ -45,6 +48,7 @@ class Costs:
         set_precision(self.graph, choice)
         inside = integer_nodes(self.graph)
         wide = wide_reads(self.graph, inside).nodes
+        inside |= {node for node in self.states if not chosen_float(self.graph, node)}
         return [
             costs[FLOAT32 if node not in inside else INT16 if node in wide else INT8]
             for node, costs in self.of.items()
@@ -54,7 +58,8 @@ class Costs:
 def modelled_costs(graph: Graph, target: Target) -> Costs:
     """The costs of a canonical float graph by the target's rates."""
     own = graph.clone()
-    return Costs(own, bool(target.rates), {node: _costs(node, target.rates or _NO_RATES) for node in own.nodes})
+    costs = {node: _costs(node, target.rates or _NO_RATES) for node in own.nodes}
+    return Costs(own, bool(target.rates), costs, int8_states(own))
 
 
 def _costs(node: Node, rates: Mapping[str, float]) -> dict[str, tuple[float, int]]:

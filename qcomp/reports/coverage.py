@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from qcomp.ir.graph import Graph, Node, Value
 from qcomp.ir.types import DType
@@ -18,7 +19,7 @@ from qcomp.passes.integer_regions import (
     is_parameter,
     is_product,
 )
-from qcomp.passes.precision import chosen_float
+from qcomp.passes.precision import chosen_float, long_tails
 
 DYNAMIC_OPS = frozenset({"dynamic_qgemm"})
 RECURRENT_OPS = frozenset({"lstm", "gru"})
@@ -45,7 +46,8 @@ class Island:
 class Coverage:
     """Multiply-accumulates and nodes by precision, the float islands in order, and the ops of the other float nodes.
 
-    Those, `float_copies`, move data beside the islands and compute nothing.
+    Those, `float_copies`, move data beside the islands and compute nothing.  Of the integer nodes, the `wide` ones read
+    int16 activations.
     """
 
     integer_nodes: int
@@ -56,12 +58,26 @@ class Coverage:
     float_copies: tuple[str, ...]
     dynamic: tuple[str, ...] = ()
     """Integer products and recurrent layers whose input or state is quantized at run time."""
+    wide_nodes: int = 0
+    wide_macs: int = 0
 
     @property
     def integer_share(self) -> float:
         """Share of multiply-accumulates that run on integers, 1.0 for a graph without products."""
         total = self.integer_macs + self.float_macs
         return self.integer_macs / total if total else 1.0
+
+    def facts(self) -> dict[str, Any]:
+        """Nodes and multiply-accumulates by precision, as `--json` has them."""
+        total = self.integer_macs + self.float_macs
+        int8_macs = self.integer_macs - self.wide_macs
+        return {
+            "nodes": {
+                "int8": self.integer_nodes - self.wide_nodes, "int16": self.wide_nodes, "float32": self.float_nodes
+            },
+            "macs": {"int8": int8_macs, "int16": self.wide_macs, "float32": self.float_macs},
+            "int8_share_of_macs": int8_macs / total if total else 1.0,
+        }  # fmt: skip
 
 
 # reason code -> what it means, what the user can do
@@ -116,6 +132,11 @@ _REASONS = {
         "it was chosen to stay float32",
         "choose int8 for it in the precision mapping (--precision) to have it in int8",
     ),
+    "long-tail": (
+        "on the calibration samples its weights have a tail of many keys, too small for the 8 bits of integer "
+        "attention each, which hold much together",
+        "choose int8 for it in the precision mapping (--precision) to have it in int8 all the same",
+    ),
     "float-copy": (
         "it moves integers as float32: they are on several grids, or its result is also wanted in float32",
         "give its operands and its result one scale and zero point",
@@ -143,7 +164,7 @@ def int8_advice(islands: Iterable[Island]) -> str:
 def coverage(graph: Graph) -> Coverage:
     """Counts of an integer graph, and its float islands with a reason each."""
     islands, copies = [], []
-    integer_nodes = float_nodes = integer_macs = float_macs = 0
+    integer_nodes = float_nodes = integer_macs = float_macs = wide_nodes = wide_macs = 0
     for node in graph.nodes:
         macs = node.op.macs(node.call)
         if node.op.name in CONVERSIONS:
@@ -151,6 +172,9 @@ def coverage(graph: Graph) -> Coverage:
         if not computes_on_float(node):
             integer_nodes += 1
             integer_macs += macs
+            if _reads_wide(node):
+                wide_nodes += 1
+                wide_macs += macs
             continue
         float_nodes += 1
         float_macs += macs
@@ -161,7 +185,14 @@ def coverage(graph: Graph) -> Coverage:
         detail, advice = _REASONS[reason]
         islands.append(Island(node.name, node.op.name, reason, detail, advice, macs))
     dynamic = tuple(node.name for node in graph.nodes if is_dynamic(node))
-    return Coverage(integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies), dynamic)
+    return Coverage(
+        integer_nodes, float_nodes, integer_macs, float_macs, tuple(islands), tuple(copies), dynamic,
+        wide_nodes, wide_macs,
+    )  # fmt: skip
+
+
+def _reads_wide(node: Node) -> bool:
+    return any(v is not None and v.dtype is DType.I16 and not v.is_constant for v in node.inputs)
 
 
 def is_dynamic(node: Node) -> bool:
@@ -198,7 +229,7 @@ def _between_integers(graph: Graph, node: Node) -> bool:
 
 def _reason(graph: Graph, node: Node) -> str:
     if chosen_float(graph, node):
-        return "chosen-float32"
+        return "long-tail" if node.name in long_tails(graph) else "chosen-float32"
     if node.op.name in PRODUCTS or node.op.name == "matmul":
         return _product_reason(node)
     if node.op.name in RECURRENT_OPS:

@@ -45,9 +45,9 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
     RAM is the arena with the caller's inputs and outputs, flash the constants with the code as the ziglang package
     compiles it (measured only where the budget of flash is near)."""
     budget = budget_of(package, max_ram, max_rom)
-    tensors = sum(map(tensor_bytes, (*package.metadata["inputs"], *package.metadata["outputs"])))
-    if budget.ram is not None and package.arena_bytes + tensors > budget.ram:
-        needs = package.arena_bytes + tensors
+    needs = ram_bytes(package)
+    tensors = needs - package.arena_bytes
+    if budget.ram is not None and needs > budget.ram:
         raise QcompError(
             f"needs {needs} bytes of RAM (arena {package.arena_bytes}, inputs and outputs {tensors}), "
             f"{needs - budget.ram} more than {budget.ram_source} has; most is live in {', '.join(peaks(package.plan))}",
@@ -65,6 +65,12 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
             f"{', '.join(_largest(package))}",
             where=f"model {package.metadata['model']!r}", fix="make these layers smaller",
         )  # fmt: skip
+
+
+def ram_bytes(package: SourcePackage) -> int:
+    """The arena and the caller's inputs and outputs."""
+    tensors = (*package.metadata["inputs"], *package.metadata["outputs"])
+    return package.arena_bytes + sum(map(tensor_bytes, tensors))
 
 
 def tensor_bytes(tensor: Mapping[str, Any]) -> int:

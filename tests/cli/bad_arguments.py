@@ -39,11 +39,15 @@ _compile("target as a path", "../targets", "--target", "../targets/x86_64")
 _compile("method typo", "entrpy", "--method", "entrpy")
 _compile("effort typo", "unknown effort", "--effort", "most")
 _compile("goals without a search", "--min-sqnr is for a search; give --precision auto", "--min-sqnr", "30")
+_compile("decoding without a search", "--decode is for a search; give --precision auto", "--decode", "ctc")
+_compile("ignored classes without a search", "--ignore is for a search", "--ignore", "0")
+_compile("a search that may leave nothing float", "float32", "--precision", "auto", "--require-int8")
 _command(
     "effort without data", "--effort high is about calibration data",
     "compile", "MADE/mlp.onnx", "--float", "--effort", "high", "-o", "NEW/o.so",
 )  # fmt: skip
 _compile("percentile that is no number", "many", "--method", "percentile:many")
+_compile("percentile without its number", "'' is not a percentile", "--method", "percentile:")
 _compile("percentile beyond 100", "200", "--method", "percentile:200")
 _compile("backend that does not exist", "tvn", "--backend", "tvn")
 _compile("emit typo", "libs", "--emit", "libs")
@@ -96,6 +100,7 @@ _command(
     "opt", "MADE/mlp.onnx", "--passes=insert-fake-quant", "-o", "NEW/o.qir",
 )  # fmt: skip
 _command("opt output in a missing folder", "missing", "opt", "MADE/mlp.onnx", "-o", "NEW/missing/o.qir")
+_command("check with a search", "--save-precision", "check", "MADE/mlp.onnx", "--precision", "auto")
 _command("check for an unknown target", "'arm9'", "check", "MADE/mlp.onnx", "--target", "arm9")
 
 
@@ -231,6 +236,8 @@ _tune("target without schedules", "nothing to tune", "--target", "generic")
 _tune("no candidates", "0 candidates", "--candidates", "0")
 _tune("candidates in words", "--candidates", "--candidates", "many")
 _tune("negative threads", "-2", "--threads", "-2")
+_tune("threads by the thousand", "99999 threads", "--threads", "99999")
+_command("bench: threads by the thousand", "99999 threads", "bench", "MADE/mlp.so", "--threads", "99999")
 _tune("compiler that is not there", "/no/such/cc", "--cc", "/no/such/cc")
 _tune("method typo", "entrpy", "--method", "entrpy")
 _tune("images that are not there", "--calibrate", "--image-std", "2")

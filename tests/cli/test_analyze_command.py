@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from qcomp.cli.islands import island_lines
+
 CHANNELS = 16
 
 
@@ -101,12 +103,23 @@ def test_compile_searches_and_reaches_the_goal(qcomp: Any, delicate: Path, tmp_p
     assert facts["search"]["best"]["float32_layers"] == ["delicate"]
     reasons = {"limit": "float-neighbours", "delicate": "chosen-float32"}
     assert {i["node"]: i["reason"] for i in facts["islands"]} == reasons
-    assert facts["nodes"] == {"int8": 2, "float32": 2}
+    assert facts["nodes"] == {"int8": 2, "int16": 0, "float32": 2}
     confirmed = facts["search"]["confirmed"]
     assert confirmed is None or (confirmed["sqnr_db"] >= 39 and confirmed["bytes"] == out.stat().st_size)
     again = tmp_path / "again.so"
     assert compile_it(qcomp, delicate, again, "--precision", tmp_path / "p.json", "--target", "x86_64-avx2").status == 0
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_what_was_calibrated_is_told_of_the_mix_that_is_kept(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    outcome = compile_it(qcomp, delicate, tmp_path / "m.so", "--precision", "auto", "--min-sqnr", 39)
+    assert outcome.out.count("calibration: biases of") == 1
+    assert "same dB" not in outcome.out
+
+
+def test_islands_of_one_name_are_named_once() -> None:
+    island = {"node": "l", "op": "lstm", "reason": "r", "detail": "d", "advice": "a", "macs": 0}
+    assert island_lines([island, island], []) == ["2 x lstm (l): d [r]; a"]
 
 
 def test_a_drop_is_by_agreement_without_labels(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
@@ -162,6 +175,7 @@ def test_two_different_data_sets_calibrate_and_judge(qcomp: Any, delicate: Path,
         (("--ignore", "x"), "--ignore"),
         (("--validate", "LOST.npz"), "LOST.npz"),
         (("--threads", "-1"), "-1 threads"),
+        (("--threads", "99999"), "99999 threads"),
         (("--target", "z80"), "z80"),
         (("--method", "entrpy"), "entrpy"),
     ],
@@ -194,6 +208,18 @@ def test_bad_precisions_are_one_line(
     assert (outcome.status, outcome.out) == (2, "")
     assert mention in outcome.err and outcome.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_there_is_not_is_told_with_its_file(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"delicacy": "float32"}')
+    outcome = compile_it(qcomp, delicate, tmp_path / "m.so", "--precision", tmp_path / "p.json")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "p.json: the model has no node 'delicacy'; did you mean delicate?" in outcome.err
+
+
+def test_too_few_labels_are_told_with_their_file(qcomp: Any, delicate: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "few.npy", np.zeros(3, np.int64))
+    assert "few.npy: 3 labels for 48 samples" in analyze(qcomp, delicate, "--labels", tmp_path / "few.npy").err
 
 
 def test_a_precision_needs_data(qcomp: Any, delicate: Path, tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def test_calibration_data_gives_the_graph_too(qcomp: Run, convnet: Path) -> None
     assert "few-samples" in [finding["code"] for finding in facts["calibration"]["findings"]]
     other = qcomp(*arguments(convnet, "--calibrate", "data.npz", "--method", "minmax", "--json")).json
     assert other["layer_samples"] == 0 and "was not compiled from this calibration data" in other["notes"][0]
+    graph = ("--graph", "model.qir", "--calibrate", "data.npz", "--method", "minmax", "--json")
+    note = qcomp(*arguments(convnet, *graph)).json["notes"][0]
+    assert "figures of calibration are those of artifacts that are" in note
 
 
 def test_the_saved_graph_is_the_artifacts(convnet: Path) -> None:
@@ -301,6 +304,9 @@ BAD: dict[str, tuple[str, str]] = {
     "a damaged artifact": ("FOLDER/model.onnx NEW/bad.so --data FOLDER/data.npz", "bad.so"),
     "a damaged graph": ("ALL --graph NEW/bad.qir", "bad.qir"),
     "the graph of another model": ("ALL --graph NEW/other.qir", "other.qir"),
+    "the graph of other inputs": ("ALL --graph NEW/small.qir", "not the artifact's graph: it has x float32[1, 16]"),
+    "a graph that is none": ("ALL --graph FOLDER/data.npz", "no .qir text"),
+    "threads by the thousand": ("ALL --threads 99999", "99999 threads"),
     "too few labels": ("ALL --labels NEW/short.txt", "2 labels for 24 decisions"),
     "a label that is no class": ("ALL --labels NEW/far.txt", "the labels of sample 1 are [500]"),
     "a drop without labels": ("ALL --max-drop 1%", "--max-drop"),
@@ -311,6 +317,8 @@ BAD: dict[str, tuple[str, str]] = {
     "negative threads": ("ALL --threads -1", "--threads"),
     "no layer samples": ("ALL --layer-samples 0", "--layer-samples"),
     "an axis that is not there": ("ALL --class-axis 7", "--class-axis"),
+    "effort without data to calibrate": ("ALL --effort high", "--effort is for --calibrate"),
+    "a method without data to calibrate": ("ALL --method mse --per-tensor", "--per-tensor are for --calibrate"),
     "a method typo": ("ALL --calibrate FOLDER/data.npz --method mze", "mze"),
     "image options for arrays": ("ALL --image-std 2", "--image-std"),
 }
@@ -321,6 +329,8 @@ def test_bad_input_is_one_line_and_status_2(qcomp: Run, made: Path, convnet: Pat
     if "graph of another" in name:
         words = (made / "convnet.onnx", "-o", tmp_path / "o.so", "--calibrate", made / "convnet.npz")
         assert qcomp("compile", *words, "--save-graph", tmp_path / "other.qir").status == 0
+    elif "graph of other" in name:
+        assert qcomp("opt", made / "mlp.onnx", "-o", tmp_path / "small.qir").status == 0
     (tmp_path / "bad.so").write_bytes((convnet / "model.so").read_bytes()[:-100])
     (tmp_path / "bad.qir").write_text("graph @m {")
     (tmp_path / "empty.json").write_text("[]")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qcomp.quantize.samples import load_samples
 from qcomp.runtime.artifact import read_trailer
@@ -29,8 +30,8 @@ def test_the_summary_tells_what_was_made(qcomp: Any, made: Path, tmp_path: Path)
 def test_json_agrees_with_the_artifact(qcomp: Any, made: Path, tmp_path: Path) -> None:
     facts = compile_mlp(qcomp, made, tmp_path / "m.so", "--json").json
     info = read_trailer(tmp_path / "m.so")
-    assert facts["nodes"] == {"int8": 2, "float32": 0}
-    assert facts["macs"] == {"int8": 16 * 24 + 24 * 5, "float32": 0}
+    assert facts["nodes"] == {"int8": 2, "int16": 0, "float32": 0}
+    assert facts["macs"] == {"int8": 16 * 24 + 24 * 5, "int16": 0, "float32": 0}
     assert (facts["arena_bytes"], facts["weights_bytes"]) == (info.arena_bytes, info.weights_bytes)
     assert facts["output_bytes"] == (tmp_path / "m.so").stat().st_size
     assert facts["model_bytes"] == (made / "mlp.onnx").stat().st_size
@@ -98,7 +99,7 @@ def _reference(made: Path, x: np.ndarray) -> np.ndarray:
 
 def test_a_quantized_model_needs_no_data(qcomp: Any, made: Path, tmp_path: Path) -> None:
     facts = qcomp("compile", made / "qdq.onnx", "-o", tmp_path / "m.so", "--json").json
-    assert (facts["nodes"], facts["notes"]) == ({"int8": 1, "float32": 0}, [])
+    assert (facts["nodes"], facts["notes"]) == ({"int8": 1, "int16": 0, "float32": 0}, [])
 
 
 def test_data_for_a_quantized_model_is_said_to_be_unused(qcomp: Any, made: Path, tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_an_integer_text_graph_compiles(qcomp: Any, made: Path, tmp_path: Path) 
     passes = "--passes=canonicalize,channels-last,fold-fake-quant,fuse-requantize,dead-code"
     assert qcomp("opt", made / "qdq.onnx", passes, "-o", tmp_path / "g.qir").status == 0
     outcome = qcomp("compile", tmp_path / "g.qir", "-o", tmp_path / "g.so", "--json")
-    assert outcome.json["nodes"] == {"int8": 1, "float32": 0}
+    assert outcome.json["nodes"] == {"int8": 1, "int16": 0, "float32": 0}
 
 
 def test_other_targets_and_compilers_compile(qcomp: Any, made: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_convolutional_network_compiles_and_runs(qcomp: Any, made: Path, tmp_p
 
 def test_a_model_compiles_as_float32_on_request(qcomp: Any, made: Path, tmp_path: Path) -> None:
     facts = qcomp("compile", made / "softmax.onnx", "-o", tmp_path / "m.so", "--float", "--json").json
-    assert facts["macs"] == {"int8": 0, "float32": 504}
+    assert facts["macs"] == {"int8": 0, "int16": 0, "float32": 504}
     assert {i["reason"] for i in facts["islands"]} >= {"not-quantized"}
     with np.load(made / "mlp_one.npz") as data, load(tmp_path / "m.so") as model:
         assert abs(model.run({"x": data["x"]})["z"].sum() - 1) < 1e-5
@@ -163,8 +164,6 @@ def test_sources_are_written_as_a_folder(qcomp: Any, made: Path, tmp_path: Path)
 
 
 def test_images_calibrate(qcomp: Any, made: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "images").mkdir()
     generator = np.random.default_rng(2)
     for i in range(3):
@@ -174,6 +173,19 @@ def test_images_calibrate(qcomp: Any, made: Path, tmp_path: Path) -> None:
     assert qcomp(*means).status == 0
     assert qcomp(*arguments, "--quiet", "-o", tmp_path / "rgb.so").status == 0
     assert (tmp_path / "rgb.so").read_bytes() != (tmp_path / "bgr.so").read_bytes()
+
+
+def test_images_without_a_mean_are_told_of(qcomp: Any, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(generator.integers(0, 256, (12, 10, 3), np.uint8)).save(tmp_path / "images" / f"{i}.png")
+    model, images, out = made / "convnet.onnx", tmp_path / "images", tmp_path / "m.so"
+    facts = qcomp("compile", model, "-o", out, "--calibrate", images, "--json").json
+    assert facts["findings"][0]["code"] == "raw-images" and facts["findings"][0]["tensor"] == "x"
+    for others in (("analyze", model, "--calibrate", images), ("compare", model, out, "--data", images, "--runs", 10)):
+        assert "x is fed pixels of 0 to 255 as they are" in qcomp(*others).out
+        assert "(raw-images)" not in qcomp(*others, "--image-std", "1").out
 
 
 def test_the_digits_network_keeps_its_accuracy(qcomp: Any, tmp_path: Path) -> None:

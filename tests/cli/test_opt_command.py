@@ -87,7 +87,7 @@ def test_targets_lists_all_and_marks_native(qcomp: Any) -> None:
 def test_check_needs_no_data_and_names_float_islands(qcomp: Any, made: Path) -> None:
     facts = qcomp("check", made / "softmax.onnx", "--json").json
     assert facts["quantized"] is False
-    assert facts["macs"] == {"int8": 504, "float32": 0}
+    assert facts["macs"] == {"int8": 504, "int16": 0, "float32": 0}
     assert [(i["op"], i["node"]) for i in facts["islands"]] == [("softmax", "z")]
     assert facts["islands"][0]["advice"]
     assert "1 x softmax (z)" in qcomp("check", made / "softmax.onnx", "--target", "generic").out
@@ -106,7 +106,7 @@ def test_check_lists_every_node_that_stays_float32(qcomp: Any, tmp_path: Path) -
         "  %y: f32[3,2] = transpose(%s) {perm = [1, 0]}\n  output %y\n}\n"
     )
     facts = qcomp("check", tmp_path / "m.qir", "--json").json
-    assert facts["nodes"] == {"int8": 0, "float32": 2}
+    assert facts["nodes"] == {"int8": 0, "int16": 0, "float32": 2}
     assert (len(facts["islands"]), facts["float_copies"]) == (1, ["transpose"])
     assert "1 x data movement (transpose)" in qcomp("check", tmp_path / "m.qir").out
 

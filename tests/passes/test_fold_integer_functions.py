@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from qcomp.ir import parse_graph
 from qcomp.passes.fold_integer_functions import FoldIntegerFunctions
@@ -64,3 +65,13 @@ def test_a_sum_with_a_number_for_each_channel_stays(rewritten):
     body = """const %c: i8[4] = [1, 2, 3, 4]
               %y: i8[64,4] q(0.5, 0) = qadd(%x, %c) {a_mult = 0.5, b_mult = 0.25}"""
     rewritten(FoldIntegerFunctions(), graph(body), None)
+
+
+@pytest.mark.parametrize("operand, result", [("i16", "i16"), ("i16", "i8"), ("i8", "i16")])
+def test_a_sum_of_a_tensor_with_itself_stays_where_int16_takes_part(rewritten, operand, result):
+    text = f"""graph @m {{
+        input %x: {operand}[64,4] q(0.0625, 0)
+        %y: {result}[64,4] q(0.125, 0) = qadd(%x, %x) {{a_mult = 0.5, b_mult = 0.5, dtype = !{result}}}
+        output %y
+    }}"""
+    rewritten(FoldIntegerFunctions(), text, None)

@@ -63,6 +63,15 @@ def test_a_norm_over_leading_axes_stays():
     assert "layer_norm" not in ops_after(RecognizeLayerNorm(), text)
 
 
+def test_a_factor_that_gives_a_norm_more_dimensions_stays():
+    body = """const %ones: f32[4] = [1, 1, 1, 1]
+              const %g: f32[1,1,4] = [1, 2, 3, 4]
+              %n: f32[3,4] = layer_norm(%x, %ones) {axis = 1, epsilon = 1e-05}
+              %y: f32[1,3,4] = mul(%n, %g)
+              output %y"""
+    assert ops_after(RecognizeLayerNorm(), graph(body)) == ["layer_norm", "mul"]
+
+
 def test_softmax_pieces_become_softmax(rewritten):
     rewritten(
         RecognizeSoftmax(),

@@ -115,6 +115,14 @@ def test_a_stream_and_what_adds_to_it_are_int16_and_the_products_int8() -> None:
     assert not coverage(chosen(STREAM)).islands
 
 
+def test_nodes_that_read_int16_are_counted_apart() -> None:
+    facts = coverage(chosen(STREAM)).facts()
+    assert facts["nodes"] == {"int8": 3, "int16": 4, "float32": 0}  # both sums and both norms
+    assert facts["macs"]["int16"] == 0 and facts["int8_share_of_macs"] == 1.0
+    facts = coverage(chosen(STREAM, head="int16")).facts()
+    assert facts["macs"]["int16"] == 6 * 8 * 8 and facts["int8_share_of_macs"] == pytest.approx(2 / 3)
+
+
 def test_constants_that_are_added_to_a_stream_are_int16_too() -> None:
     graph = chosen(STREAM)
     place = next(n for n in graph.nodes if n.name == "place")

@@ -138,7 +138,8 @@ def test_samples_of_a_wrong_shape_are_one_clear_line() -> None:
 
 def test_a_run_that_fails_is_one_clear_line() -> None:
     model = model_of([("Gather", ["w", "i"], ["row"])], [("i", [1], TensorProto.INT64)], [("row", [1, 2])], [("w", W)])
-    with pytest.raises(QcompError, match="onnxruntime cannot run the model on a calibration sample") as caught:
+    message = "calibration samples: sample 0: onnxruntime cannot run .*; check its values .*: i holds 7 to 7"
+    with pytest.raises(QcompError, match=message) as caught:
         calibrate(model, [{"i": np.array([7])}], ["row"])
     assert "\n" not in str(caught.value)
 
@@ -262,11 +263,14 @@ def test_attention_scores_are_calibrated_without_their_masks() -> None:
         }
         for _ in range(20)
     ]
-    ranges = calibrate(attention(), samples, ["scores", "bias", "masked", "flat", "weights"]).ranges()
+    calibration = calibrate(attention(), samples, ["scores", "bias", "masked", "flat", "weights"])
+    ranges = calibration.ranges()
     assert -20 < ranges["scores"].lo < 0 < ranges["scores"].hi < 20
     assert ranges["bias"] == Range(-10000.0, 0.0)
     assert -20 < ranges["masked"].lo < ranges["masked"].hi < 20
     assert ranges["masked"] == ranges["flat"]
+    lo, hi = calibration.extremes()["masked"]
+    assert -20 < lo < hi < 20
 
 
 def codes(findings: tuple[Finding, ...]) -> list[str]:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import qcomp
-from qcomp import analysis
+from qcomp import confirmation
 from qcomp.compiler import Artifact
 from qcomp.confirmation import Confirmed, Judged, confirm
 from qcomp.errors import QcompError
 from qcomp.ir.interpreter import run
+from qcomp.reports.costs import Costs
 
 DATA = {"x": layered_networks.samples((layered_networks.CHANNELS,), 32)}
 
@@ -58,7 +59,7 @@ def test_the_next_better_mix_is_built_where_the_first_disappoints(monkeypatch: p
         seen.append(artifact.coverage.integer_nodes)
         return found if len(seen) > 2 else replace(found, fidelity=replace(found.fidelity, sqnr_db=1.0))
 
-    monkeypatch.setattr(analysis, "confirm", disappointed)
+    monkeypatch.setattr(confirmation, "confirm", disappointed)
     artifact = compiled(goal=qcomp.Goal(min_sqnr=25))
     assert artifact.search is not None
     assert seen == [3, 2, 2]  # everything in int8, the best mix, a more accurate one
@@ -71,9 +72,25 @@ def test_a_goal_that_no_artifact_reaches_is_refused(monkeypatch: pytest.MonkeyPa
         assert found is not None
         return replace(found, milliseconds=99.0)
 
-    monkeypatch.setattr(analysis, "confirm", slow)
+    monkeypatch.setattr(confirmation, "confirm", slow)
     with pytest.raises(QcompError, match="no mix reaches at least 25 dB, at most 9 ms as compiled: .* 99 ms"):
         compiled(goal=qcomp.Goal(min_sqnr=25, max_latency=9.0))
+
+
+def test_mixes_that_are_too_large_as_compiled_give_way_to_smaller_ones() -> None:
+    smallest = compiled(goal=qcomp.Goal(min_sqnr=1)).confirmed
+    assert smallest is not None
+    artifact = compiled(goal=qcomp.Goal(max_size=smallest.bytes))
+    assert artifact.search is not None and artifact.confirmed is not None
+    assert artifact.search.best.floats == () and artifact.confirmed.bytes == smallest.bytes
+    assert {len(mix.floats): mix.compiled for mix in artifact.search.looked_at}[3] is False
+
+
+def test_what_is_fast_when_run_needs_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Costs, "milliseconds", lambda costs, choice: 1e9)
+    artifact = compiled(goal=qcomp.Goal(max_latency=1e6))
+    assert artifact.search is not None and artifact.search.best.floats == ()
+    assert artifact.confirmed is not None and artifact.confirmed.milliseconds < 1e6
 
 
 def test_a_target_of_another_machine_is_not_run() -> None:

@@ -57,3 +57,10 @@ def test_labels_are_classes_of_the_model() -> None:
     for wrong in (-5, 11):
         with pytest.raises(QcompError, match="labels of sample 1 are .* and the model has 11 classes"):
             check_classes(labels_of([0, wrong]), 11)
+
+
+def test_one_hot_rows_are_no_class_numbers() -> None:
+    with pytest.raises(QcompError, match=r"a\.npy: these look one-hot; give class numbers"):
+        check_classes(labels_of(np.eye(3, dtype=np.int64)[[2, 0, 1, 1]]), 3, "a.npy")
+    for numbers in ([[1, 0, 1], [0, 1, 0]], [[0, 0, 2], [1, 0, 0]], [[0, 1], [1, 0]], [1, 0]):
+        check_classes(labels_of(numbers), 3)

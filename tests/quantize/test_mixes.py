@@ -122,7 +122,7 @@ def test_the_front_gets_slower_and_better() -> None:
 
 def test_candidates_are_the_best_and_then_better_ones() -> None:
     found = find(Goal(min_sqnr=19.0))
-    first, *others = found.candidates()
+    first, *others = found.candidates(9)
     assert first is found.best
     assert all(mix.reached and mix.whole.sqnr_db > first.whole.sqnr_db for mix in others)
 
@@ -172,3 +172,9 @@ def test_a_model_of_costs_counts_what_follows_a_float_layer() -> None:
 def test_a_target_without_rates_has_costs_in_no_unit() -> None:
     costs = modelled_costs(canonical(layered_networks.residual()), target("generic"))
     assert not costs.timed and costs.milliseconds({}) < costs.milliseconds({"first": "float32"})
+
+
+def test_with_bounds_of_costs_alone_candidates_get_narrower_down_to_int8() -> None:
+    found = find(Goal(max_size=1600))
+    assert [len(mix.floats) for mix in found.candidates(9)] == [6, 3, 1, 0]
+    assert [len(mix.floats) for mix in found.candidates(3)] == [6, 3, 0]

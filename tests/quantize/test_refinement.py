@@ -113,6 +113,18 @@ def test_a_mean_error_is_taken_off() -> None:
     assert found.before > 0.01 and found.after < 1e-10
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e18, 1e30])
+def test_huge_activations_are_corrected_without_overflow(size: float) -> None:
+    relu = Graph("relu")
+    relu.add("relu", [relu.input("x", TensorType.f32(1))])
+    exact = [RNG(i).normal(size=(1, 3, 4, 4)).astype(np.float32) * np.float32(size) for i in range(4)]
+    for chain in ((), relu.nodes):
+        found = correction(exact, [t + np.float32(size) for t in exact], 1, chain, chain)
+        assert np.isfinite(found.bias).all()
+    np.testing.assert_allclose(correction(exact, [t + np.float32(size) for t in exact], 1).bias, -size, rtol=1e-5)
+
+
 def test_a_blank_margin_does_not_outvote_the_picture() -> None:
     exact = [RNG(i).normal(size=(1, 1, 8, 8)).astype(np.float32) for i in range(4)]
     found = [t.copy() for t in exact]

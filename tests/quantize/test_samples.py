@@ -141,6 +141,27 @@ def test_values_that_are_not_finite_name_the_sample(tmp_path: Path, bad: float) 
         list(load_samples(tmp_path / "a.npz", (X,)))
 
 
+def test_a_mask_may_hold_minus_infinity_but_nothing_else_that_is_not_finite() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "mask"], ["s"]), helper.make_node("Softmax", ["s"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "mask")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+    )
+    specs = inputs_of(helper.make_model(graph))
+    (sample,) = samples_of([{"x": np.zeros((1, 2)), "mask": np.array([[0, -np.inf]])}], specs)
+    assert sample["mask"].tolist() == [[0, -np.inf]]
+    for bad in (np.nan, np.inf, -1e300):
+        with refused("key 'mask': holds NaN or infinity"):
+            list(samples_of([{"x": np.zeros((1, 2)), "mask": np.array([[0, bad]])}], specs))
+
+
+def test_an_input_without_elements_is_said_to_be_empty() -> None:
+    spec = InputSpec("x", np.dtype(np.float32), (0, 3))
+    with refused(r"key 'x': is empty, shape \[0, 3\]; bind the dimension to another size"):
+        list(samples_of([{"x": np.zeros((0, 3), np.float32)}], (spec,)))
+
+
 def test_integers_that_do_not_fit_are_refused() -> None:
     spec = InputSpec("x", np.dtype(np.int8), (1, 2))
     with refused("sample 1: holds numbers too large for int8"):

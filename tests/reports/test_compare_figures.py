@@ -77,6 +77,8 @@ def test_images_choose_along_their_channels() -> None:
         check_classes(np.full((10, 1), 3), image, None)
     with pytest.raises(QcompError, match="no axis 7"):
         check_classes(np.full((10, 1), 0), image, 7)
+    with pytest.raises(QcompError, match="one-hot"):
+        check_classes(np.eye(3, dtype=np.int64), np.zeros((3, 3)), None)
 
 
 def test_decisions_are_counted() -> None:

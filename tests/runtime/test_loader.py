@@ -123,6 +123,9 @@ WRONG_INPUTS: list[tuple[str, Callable[[Feed], object], str]] = [
      "tiny: input x has shape [4, 9], the model has [4, 250]; compile the model for this shape"),
     ("list", lambda f: f | {"q": f["q"].tolist()},
      "tiny: input q is int64, the model has int8; convert it, as with .astype('int8')"),
+    ("reals for integers", lambda f: f | {"q": f["q"].astype(np.float32)},
+     "tiny: input q is float32, the model has int8; quantize it: numpy.clip(numpy.round(x / 0.5) + 3, -128, 127)"
+     ".astype('int8')"),
     ("too few", lambda f: f["x"], "tiny: 1 arrays given, the model takes 2; give x, q in this order"),
 ]  # fmt: skip
 

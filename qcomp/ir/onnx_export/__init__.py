@@ -11,9 +11,10 @@ from qcomp.ir.onnx_export.emitter import Emitter, Rule, value_info
 from qcomp.ir.onnx_export.float_rules import FLOAT_RULES
 from qcomp.ir.onnx_export.integer_rules import INTEGER_RULES
 from qcomp.ir.onnx_export.movement_rules import MOVEMENT_RULES
+from qcomp.ir.onnx_export.recurrent_rules import RECURRENT_RULES
 
 # One rule an op.
-RULES: dict[str, Rule] = {**FLOAT_RULES, **MOVEMENT_RULES, **INTEGER_RULES, **DYNAMIC_RULES}
+RULES: dict[str, Rule] = {**FLOAT_RULES, **MOVEMENT_RULES, **INTEGER_RULES, **DYNAMIC_RULES, **RECURRENT_RULES}
 
 __all__ = ["RULES", "to_onnx"]
 

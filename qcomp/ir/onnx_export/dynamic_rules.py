@@ -1,9 +1,6 @@
-"""Export rules of what is quantized at run time, with the arithmetic of its ops on finite numbers, and of recurrent
-layers; their state stays float where its weights are int8."""
+"""Export rules of what is quantized at run time, with the arithmetic of its ops on finite numbers."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from qcomp.ir.graph import Node
 from qcomp.ir.onnx_export.emitter import ELEMENT_TYPES, Emitter, Rule, out_names
@@ -57,42 +54,7 @@ def _dynamic_qgemm(e: Emitter, node: Node) -> None:
         e.op("Add", [e.op("Mul", product), e.name(bias)], node.output.name)
 
 
-def _recurrent(e: Emitter, node: Node, op_type: str, bias: str, states: tuple[str, ...], **attributes: int) -> None:
-    """The layer on one direction, with the identity as weights of its input."""
-    first, second = e.ints((0,), "first"), e.ints((1,), "second")
-    width, hidden = node.input(1).shape
-    r = e.name(node.input(1))
-    if node.optional(4) is not None:
-        scale = e.op("Unsqueeze", [e.name(node.optional(4)), second])
-        r = e.op("Mul", [_float(e, r), scale])
-    identity = e.tensor(np.eye(width, dtype=np.float32)[None], "identity")
-    initial = [e.op("Unsqueeze", [s, first]) if s else "" for s in states]
-    operands = [e.name(node.input(0)), identity, e.op("Unsqueeze", [r, first]), bias, "", *initial]
-    inner = [e.fresh(f"{name}__directions") for name in out_names(node)]
-    direction = "reverse" if node.call.bool("reverse") else "forward"
-    e.op(op_type, operands, inner, hidden_size=hidden, direction=direction, **attributes)
-    for index, (directions, name) in enumerate(zip(inner, out_names(node), strict=True)):
-        e.op("Squeeze", [directions, first if index else second], name)
-
-
-def _lstm(e: Emitter, node: Node) -> None:
-    _recurrent(e, node, "LSTM", "", (e.name(node.optional(2)), e.name(node.optional(3))))
-
-
-def _gru(e: Emitter, node: Node) -> None:
-    width, hidden = node.input(1).shape
-    bias = ""
-    if node.optional(2) is not None:
-        before = e.tensor(np.zeros(width + 2 * hidden, np.float32), "before")
-        joined = e.op("Concat", [before, e.name(node.optional(2))], axis=0)
-        bias = e.op("Unsqueeze", [joined, e.ints((0,), "first")])
-    linear = int(node.call.bool("linear_before_reset"))
-    _recurrent(e, node, "GRU", bias, (e.name(node.optional(3)),), linear_before_reset=linear)
-
-
 DYNAMIC_RULES: dict[str, Rule] = {
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_qgemm": _dynamic_qgemm,
-    "lstm": _lstm,
-    "gru": _gru,
 }

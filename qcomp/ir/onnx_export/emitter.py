@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,14 @@ class Emitter:
             name = f"{hint}_{self._count}"
         self._names.add(name)
         return name
+
+    @contextmanager
+    def body(self) -> Iterator[Emitter]:
+        """An emitter of the nodes of a loop's body, which may read everything that was written before."""
+        inner = copy(self)
+        inner.nodes = []
+        yield inner
+        self._count, self.opset = inner._count, inner.opset
 
     def name(self, value: Value | None) -> str:
         """The tensor name of an operand: its own (constants are written on first use), "" for an absent one."""

@@ -140,7 +140,7 @@ class Decisions:
 
 
 def count_decisions(
-    reference: NDArray[np.int64], result: NDArray[np.int64], labels: NDArray[np.int64] | None
+    reference: NDArray[np.int64], result: NDArray[np.int64], labels: NDArray[np.int64] | None, where: str = "--labels"
 ) -> Decisions:
     """Compares decisions [n] with each other and with labels [n, accepted classes]; a label of -1 fits nothing.
 
@@ -151,7 +151,7 @@ def count_decisions(
         return Decisions(total, equal)
     if len(labels) != total:
         raise QcompError(
-            f"{len(labels)} labels for {total} decisions of the first output", where="--labels",
+            f"{len(labels)} labels for {total} decisions of the first output", where=where,
             fix="give one label for each decision, in the order of the samples",
         )  # fmt: skip
     right = [int((labels == side[:, None]).any(axis=1).sum()) for side in (reference, result)]

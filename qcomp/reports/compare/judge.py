@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from qcomp.errors import QcompError
 from qcomp.ir.graph import Graph
+from qcomp.quantize.labels import check_numbers
+from qcomp.quantize.onnxruntime_session import RunRefused
+from qcomp.quantize.samples import Samples
 from qcomp.reports.compare.agreement import Decisions, Noise, OutputFigures, choice_axis, count_decisions, decisions
 from qcomp.reports.compare.onnxruntime_float import FloatModel
 from qcomp.runtime.artifact import ArtifactInfo
@@ -42,43 +45,67 @@ def check_same_model(graph: Graph, info: ArtifactInfo, where: str) -> None:
                 )  # fmt: skip
 
 
+def check_own_graph(graph: Graph, info: ArtifactInfo, where: str) -> None:
+    """QcompError unless inputs and outputs of an integer graph are just those of the artifact."""
+    for values, tensors in ((graph.inputs, info.inputs), (graph.outputs, info.outputs)):
+        own = [(value.name, value.shape, value.dtype.numpy) for value in values]
+        theirs = [(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors]
+        if own != theirs:
+            names = [", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in side) for side in (own, theirs)]
+            raise QcompError(
+                f"this is not the artifact's graph: it has {names[0]}, the artifact {names[1]}",
+                where=where, fix="give the graph that `qcomp compile --save-graph` wrote with the artifact",
+            )  # fmt: skip
+
+
 def judge(
     reference: FloatModel,
     artifact: Runnable,
-    samples: Iterable[Arrays],
+    samples: Samples,
     labels: NDArray[np.int64] | None = None,
     class_axis: int | None = None,
     progress: Callable[[int], None] | None = None,
+    where: str = "--labels",
 ) -> tuple[Decisions, tuple[OutputFigures, ...]]:
-    """Decisions of the first output, counted, and figures of every output, over all samples."""
+    """Decisions of the first output, counted, and figures of every output, over all samples.
+
+    where: the file of the labels.
+    """
     noises: dict[str, Noise] = {}
     decided: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for index, sample in enumerate(samples):
-        expected, found = reference.run(sample), artifact.run(sample)
+        try:
+            expected = reference.run(sample)
+        except RunRefused as error:
+            raise samples.refused(index, sample, error) from error
+        found = artifact.run(sample)
         for position, (name, result) in enumerate(found.items()):
             noises.setdefault(name, Noise()).add(expected[name], result)
             if position == 0:
                 if index == 0 and labels is not None:
-                    check_classes(labels, result, class_axis)
+                    check_classes(labels, result, class_axis, where)
                 decided[0].append(decisions(expected[name], class_axis))
                 decided[1].append(decisions(result, class_axis))
         if progress is not None:
             progress(index + 1)
     if not noises:
         raise QcompError("there is no sample to compare on", where="--data", fix="give at least one sample")
-    counted = count_decisions(np.concatenate(decided[0]), np.concatenate(decided[1]), labels)
+    counted = count_decisions(np.concatenate(decided[0]), np.concatenate(decided[1]), labels, where)
     return counted, tuple(OutputFigures.of(name, noise) for name, noise in noises.items())
 
 
-def check_classes(labels: NDArray[np.int64], output: NDArray[Any], class_axis: int | None) -> None:
+def check_classes(
+    labels: NDArray[np.int64], output: NDArray[Any], class_axis: int | None, where: str = "--labels"
+) -> None:
     """QcompError for labels that are no class of an output; -1 only fills up rows."""
     axis = choice_axis(output, class_axis)
     if axis is None:
         return
     classes = output.shape[axis]
+    check_numbers(labels, classes, where)
     odd = np.flatnonzero((labels >= classes).any(axis=1) | (labels < -1).any(axis=1) | (labels < 0).all(axis=1))
     if odd.size:
         raise QcompError(
             f"the labels of sample {odd[0]} are {labels[odd[0]].tolist()}, and the model has {classes} classes",
-            where="--labels", fix="give class indices from 0",
+            where=where, fix="give class indices from 0",
         )  # fmt: skip
