@@ -13,9 +13,9 @@ from qcomp.codegen.c.arm.products import LANES, Products
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import accumulator_reach, as_bytes, padded, stored_bias
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Residual
+from qcomp.codegen.c.vector.packing import as_bytes, padded, stored_bias
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual
 
 _LONGEST_LINE = 64
 _SHORT_LINE = 12
@@ -129,7 +129,7 @@ def conv_code(
     QcompError where bias - zp * sum(w) leaves int32."""
     layout, residual = runs_of(shape), ending.residual
     lines, folded = _lines(shape, residual), stored_bias(weights, bias, x_zp)
-    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
+    form = ending.product_form(weights, bias, mult, x_zp)
     xs, ys = shape.strides[1] * shape.x.channels, shape.y.channels
     exact = external and layout.length % products.loaded > 0
     taken = layout.length + (0 if exact else -layout.length % products.unit)

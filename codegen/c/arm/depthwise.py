@@ -12,8 +12,8 @@ from qcomp.codegen.c.arm.lanes import load
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import accumulator_reach, padded, stored_bias
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
 #: Taps up to which the code of a pixel is written out.
@@ -73,7 +73,7 @@ def depthwise_code(
     packed = flat.reshape(-1, _CHANNELS, kh * kw).transpose(0, 2, 1)  # [blocks, taps, 16]
     lines = y.batch * y.height
     parts = split(lines, shape.macs / max(1, lines) / 3)
-    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
+    form = ending.product_form(weights, bias, mult, x_zp)
     text = render(
         "depthwise.c.j2", symbol=symbol, ctype=form.ctype, taps=taps,
         pairs=[taps[i : i + 2] for i in range(0, len(taps), 2)], xs=sw * channels, ys=channels, columns=y.width,

@@ -15,8 +15,8 @@ from qcomp.codegen.c.arm.ending import Ending, types_helper
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import accumulator_reach, padded, stored_bias
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
 _TAPS = 3
@@ -66,7 +66,7 @@ def depthwise_dots_code(
 
     weights: int8 [C, 3, 3, 1]; bias, mult: [C].  external: nothing behind the end of x may be read."""
     x, y = shape.x, shape.y
-    form = ending.product_form(accumulator_reach(weights, bias, x_zp), mult)
+    form = ending.product_form(weights, bias, mult, x_zp)
     pairs = -(-y.height // 2)
     parts = split(y.batch * pairs, 2 * shape.macs / max(1, y.batch * y.height) / 6)
     heights = [rows for rows, there in ((2, y.height > 1), (1, y.height % 2 == 1)) if there]

@@ -13,7 +13,7 @@ from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.walk import walk
+from qcomp.codegen.c.vector.walk import walk
 from qcomp.codegen.plan.buffer import Buffer
 
 _GROUP = Group(tuple(f"f0_{i}" for i in range(4)), (), (0,))

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qcomp.codegen.c.arm.lanes import load, stores
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.shapes import Float32, Residual
+from qcomp.codegen.c.vector.packing import accumulator_reach
+from qcomp.codegen.c.vector.shapes import Float32, Int8, Int32, Residual
 
 #: Added to a float32 below 2**22 it rounds to the nearest integer, half to even, whose low bits are those of the sum.
 _ROUNDING = 1.5 * 2.0**23
@@ -40,8 +40,9 @@ class Ending:
             self.kind, self.table is not None, self.residual is not None, clamped, near, near and self.zp % 2 == 0
         )
 
-    def product_form(self, reach: NDArray[np.float64], mult: Float32) -> Form:
-        """The code for accumulators of which `reach` bounds those of each channel, times `mult`."""
+    def product_form(self, weights: Int8, bias: Int32, mult: Float32, x_zp: int) -> Form:
+        """The code for accumulators bias + sum((x - x_zp) * weights), by channel, times `mult`."""
+        reach = accumulator_reach(weights, bias, x_zp + 128)  # it takes bytes as unsigned
         added = 0.0 if self.residual is None else 256.0 * abs(self.residual.mult)
         return self.form(float(np.max(reach * np.abs(mult.astype(np.float64)), initial=0.0)) + added)
 

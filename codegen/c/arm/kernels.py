@@ -9,12 +9,10 @@ from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of, takes
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
-from qcomp.codegen.c.x86.depthwise import is_depthwise
-from qcomp.codegen.c.x86.packing import bias_fits
-from qcomp.codegen.c.x86.row import all_constant
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
+from qcomp.codegen.c.vector.packing import bias_fits
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.targets import Target

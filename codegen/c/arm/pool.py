@@ -11,7 +11,7 @@ from qcomp.codegen.c.arm.lanes import load, stores
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import Split, split
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32
 
 _CHANNELS = 16
 #: Bytes whose sum fits into int16.

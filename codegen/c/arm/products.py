@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcomp.codegen.c.arm.ending import Group
-from qcomp.codegen.c.x86.shapes import Int8
+from qcomp.codegen.c.vector.shapes import Int8
 
 #: Channels of a vector of accumulators.
 LANES = 4

@@ -18,9 +18,8 @@ from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.pool import MOST_SUMMED, average_pool_code, max_pool_code
 from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import stored_table
-from qcomp.codegen.c.x86.row import all_constant
-from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
-from qcomp.codegen.c.x86.walk import can_walk
+from qcomp.codegen.c.vector.views import all_constant, plane, window_halo, window_shape
+from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
 from qcomp.targets import Target

@@ -10,8 +10,8 @@ from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import padded, stored_bias
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 #: Taps up to which the code of a pixel is written out.
 MOST_TAPS = 25

@@ -13,13 +13,11 @@ from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwi
 from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable import products as portable
 from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.vector.packing import bias_fits
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
 from qcomp.codegen.c.windows import window_lead
-from qcomp.codegen.c.x86.depthwise import is_depthwise
-from qcomp.codegen.c.x86.packing import bias_fits
-from qcomp.codegen.c.x86.row import all_constant
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane
-from qcomp.codegen.c.x86.views import plane, window_halo, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.ir.requantize import is_fixed, product_factors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from qcomp.codegen.c.cortex_m.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.x86.packing import padded, stored_bias
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Plane
+from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Plane
 
 _VECTOR = 16
 

@@ -11,8 +11,8 @@ from qcomp.codegen.c.cortex_m.mve import rounding
 from qcomp.codegen.c.cortex_m.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.x86.packing import padded, stored_bias
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32
+from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
 #: The channels of four vectors of sums, as widening even lanes and then odd ones leaves them, twice.

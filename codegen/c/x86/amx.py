@@ -10,16 +10,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.vector.packing import as_bytes, padded
+from qcomp.codegen.c.vector.runs import Runs, runs_of
+from qcomp.codegen.c.vector.shapes import (
+    ConvShape,
+    Float32,
+    Int8,
+    Int32,
+    Plane,
+    Requantization,
+    Residual,
+    UInt8,
+)
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS, TILE_BYTES, TILE_ROWS, AmxPlan, Depth, amx_plan
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, clamp_values, conv_code, conv_cycles, residual_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text, pixels_together
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import as_bytes, padded, tile_order
+from qcomp.codegen.c.x86.packing import tile_order
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
-from qcomp.codegen.c.x86.runs import Runs, runs_of
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Plane, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
 FEATURES = frozenset({"amx_tile", "amx_int8"})

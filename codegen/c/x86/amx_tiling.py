@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import lcm
 
-from qcomp.codegen.c.x86.runs import runs_of
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane
 
 TILE_ROWS = 16
 TILE_BYTES = 64

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qcomp.codegen.c.vector.packing import accumulator_reach, stored_bias
+from qcomp.codegen.c.vector.shapes import Float32, Int8, Int32, Requantization
 from qcomp.codegen.c.x86.epilogue import Epilogue
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import (
     FLOAT_BITS,
     Multipliers,
-    accumulator_reach,
     float_bits_fit,
     needs_guard,
-    stored_bias,
     stored_multipliers,
 )
-from qcomp.codegen.c.x86.shapes import Float32, Int8, Int32, Requantization
 
 
 @dataclass(frozen=True)

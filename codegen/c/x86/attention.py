@@ -14,12 +14,12 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.shapes import Int8
 from qcomp.codegen.c.x86.elementwise import scalars_helper
 from qcomp.codegen.c.x86.epilogue import types_helper
 from qcomp.codegen.c.x86.exponential import exponential_values
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.shapes import Int8
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir.ops.attention import TOP
 

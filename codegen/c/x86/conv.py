@@ -9,14 +9,14 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.packing import by_column, pack_multipliers, pack_tile, tail_lanes
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, chosen_covers, chosen_length, chosen_widths
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, partition, split_channels
 
 # Weights of this size are not expected in the second level cache when a layer starts. Of a single pixel they are one

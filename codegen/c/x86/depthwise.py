@@ -16,27 +16,21 @@ import numpy.typing as npt
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.packing import as_bytes, padded
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.depthwise_lanes import channels, interleave, load, pixel_order, segment_counts, stores
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group, pack_operands
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import (
-    as_bytes,
-    padded,
-    tile_order,
-)
+from qcomp.codegen.c.x86.packing import tile_order
 from qcomp.codegen.c.x86.render import merge_helpers, render
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, Int32, Requantization, UInt8
 from qcomp.codegen.c.x86.tiling import partition
 
 MAX_ROTATING = 5
 
 
-def is_depthwise(shape: ConvShape) -> bool:
-    """One input channel and one output channel a group."""
-    return shape.groups > 1 and shape.groups == shape.x.channels == shape.y.channels
 
 
 def can_rotate(shape: ConvShape) -> bool:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcomp.codegen.c.x86.shapes import Int8
+from qcomp.codegen.c.vector.shapes import Int8
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,15 @@ from itertools import accumulate
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.vector.packing import as_bytes, padded
+from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, UInt8
 from qcomp.codegen.c.x86.conv import PREFETCH_BYTES, lines_of, tile_products
 from qcomp.codegen.c.x86.epilogue import Epilogue
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.packing import as_bytes, pack_tile, padded, tail_lanes
+from qcomp.codegen.c.x86.packing import pack_tile, tail_lanes
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.runs import runs_of
 from qcomp.codegen.c.x86.schedule import BY_MODEL
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Int8, UInt8
 from qcomp.codegen.c.x86.tiling import cover_line, partition, split_channels
 
 

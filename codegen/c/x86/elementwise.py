@@ -10,10 +10,10 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.walk import walk
 from qcomp.codegen.c.x86.epilogue import widen_helper
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, render
-from qcomp.codegen.c.x86.walk import walk
 from qcomp.codegen.plan.buffer import Buffer
 
 _PACK = "qc_x86_round_pack(s0, s1, s2, s3, q)"

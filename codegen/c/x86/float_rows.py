@@ -10,11 +10,11 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.shapes import Float32
 from qcomp.codegen.c.x86.attention import put_helper, reduce_helpers
 from qcomp.codegen.c.x86.exponential import exponential_values
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import merge_helpers, plain_helper, render
-from qcomp.codegen.c.x86.shapes import Float32
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import fixed_math as fm
 

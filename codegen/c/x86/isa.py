@@ -11,9 +11,9 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.shapes import Int8, UInt8
 from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, VNNI512, WORDS, Dot, Madd, pairs_fit
 from qcomp.codegen.c.x86.render import render
-from qcomp.codegen.c.x86.shapes import Int8, UInt8
 
 #: The bits of this float plus an integer below 2**22 in magnitude are the bits of their sum.
 FLOAT_OFFSET = 1.5 * 2.0**23

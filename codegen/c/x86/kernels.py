@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.vector.views import all_constant, plane, window_halo, window_shape
+from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.codegen.c.x86.elementwise import (
     Scalars,
     add_code,
@@ -19,20 +21,16 @@ from qcomp.codegen.c.x86.interleave import MAX_CHANNELS, interleave_code, quanti
 from qcomp.codegen.c.x86.isa import ISAS
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
 from qcomp.codegen.c.x86.product_rows import PRODUCT_ROWS, TILE_KERNELS
-from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
+from qcomp.codegen.c.x86.row import OFFSET, X86Kernel
 from qcomp.codegen.c.x86.transformers import TRANSFORMER_ROWS
 from qcomp.codegen.c.x86.transpose import as_matrices, transpose_code
 from qcomp.codegen.c.x86.views import (
-    plane,
     requantization,
     stored_constant,
     stored_limits,
     stored_offset,
     stored_table,
-    window_halo,
-    window_shape,
 )
-from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.codegen.c.x86.words import sum_code
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Requantization
 from qcomp.codegen.c.x86.conv import clamp_values
 from qcomp.codegen.c.x86.epilogue import Epilogue, Group
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.render import render
-from qcomp.codegen.c.x86.shapes import ConvShape, Float32, Requantization
 
 _TASK_BYTES = 64 * 1024
 

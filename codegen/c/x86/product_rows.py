@@ -8,19 +8,20 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import NO_HALO, Buffer, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
 from qcomp.codegen.c.portable.recurrent import Gru, Lstm
+from qcomp.codegen.c.vector.packing import bias_fits
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
-from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
+from qcomp.codegen.c.x86.depthwise import depthwise_code
 from qcomp.codegen.c.x86.dynamic import dynamic_gemm_code
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, Isa
-from qcomp.codegen.c.x86.packing import bias_fits
 from qcomp.codegen.c.x86.recurrent import packed_state_weights
-from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
+from qcomp.codegen.c.x86.row import OFFSET, X86Kernel
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form, tile_schedules
-from qcomp.codegen.c.x86.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.x86.views import byte_plane, plane, requantization, window_halo, window_shape
+from qcomp.codegen.c.x86.views import byte_plane, requantization
 from qcomp.ir import DType, Node
 
 

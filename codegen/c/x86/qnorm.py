@@ -9,11 +9,11 @@ from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.shapes import Float32
 from qcomp.codegen.c.x86.elementwise import Scalars, scalars_helper
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.lanes import STORED, load_dwords, load_words, store_dwords
 from qcomp.codegen.c.x86.render import plain_helper, render
-from qcomp.codegen.c.x86.shapes import Float32
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType
 

@@ -11,9 +11,6 @@ from qcomp.targets.loader import Target
 OFFSET = 128
 
 
-def all_constant(node: Node, *operands: int) -> bool:
-    """Whether the operands that are there are constants."""
-    return all(v is None or v.is_constant for v in map(node.optional, operands))
 
 
 class X86Kernel(Kernel):

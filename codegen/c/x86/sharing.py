@@ -9,11 +9,11 @@ from copy import copy
 from dataclasses import replace
 
 from qcomp.codegen.c.kernel import Kernel
+from qcomp.codegen.c.vector.shapes import Int8
 from qcomp.codegen.c.x86.dot import MADD, MADDUBS, VNNI256, Madd, Maddubs, Vnni256, Words, pairs_fit
 from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVXVNNI, Avx256, Isa
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
 from qcomp.codegen.c.x86.row import X86Kernel
-from qcomp.codegen.c.x86.shapes import Int8
 
 _WIDTHS = (2, 1)
 

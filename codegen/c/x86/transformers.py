@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
+from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.x86.attention import AttentionScalars, AttentionShape, attention_code, attention_fits
 from qcomp.codegen.c.x86.elementwise import Scalars
 from qcomp.codegen.c.x86.float_rows import layer_norm_code, softmax_code
 from qcomp.codegen.c.x86.matmul import matmul_code, matmul_fits
 from qcomp.codegen.c.x86.qnorm import qnorm_code
-from qcomp.codegen.c.x86.row import OFFSET, X86Kernel, all_constant
+from qcomp.codegen.c.x86.row import OFFSET, X86Kernel
 from qcomp.codegen.c.x86.views import stored_limits
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node

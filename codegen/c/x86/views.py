@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import Buffer, Halo
+from qcomp.codegen.c.kernel import Buffer
+from qcomp.codegen.c.vector.shapes import Plane, Requantization
+from qcomp.codegen.c.vector.views import plane
 from qcomp.codegen.c.x86.row import OFFSET
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 from qcomp.ir import DType, Node, Value
 
 _RESULTS = {DType.I8: "u8", DType.I16: "i16", DType.F32: "f32"}
@@ -40,12 +40,6 @@ def stored_table(node: Node, operand: int) -> tuple[int, ...] | None:
     return tuple(int(v) + OFFSET for v in value.array)
 
 
-def plane(buffer: Buffer) -> Plane:
-    """An NHWC buffer; of any other rank, its rows of channels as one line of pixels."""
-    if len(buffer.shape) == 4:
-        n, h, w, c = buffer.shape
-        return Plane(n, h, w, c, buffer.halo)
-    return Plane(1, 1, math.prod(buffer.shape[:-1]), buffer.shape[-1])
 
 
 def requantization(node: Node, table: int | None = None) -> Requantization:
@@ -69,15 +63,5 @@ def byte_plane(buffer: Buffer) -> Plane:
     return replace(found, channels=found.channels * buffer.dtype.numpy.itemsize)
 
 
-def window_shape(node: Node, x: Plane, y: Plane, kernel: tuple[int, int], groups: int) -> ConvShape:
-    """Geometry of a node with attributes strides, pads and (optionally) dilations."""
-    call = node.call
-    sh, sw = call.ints("strides")
-    dh, dw = call.ints("dilations") if "dilations" in node.attrs else (1, 1)
-    top, left, bottom, right = call.ints("pads")
-    return ConvShape(x, y, kernel, (sh, sw), (dh, dw), (top, left, bottom, right), groups)
 
 
-def window_halo(node: Node, kernel: tuple[int, ...]) -> Halo:
-    x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-    return window_shape(node, x, y, (kernel[0], kernel[1]), 1).halo

@@ -120,6 +120,29 @@ def test_channels_and_taps_around_vectors(level: str, tmp_path: Path) -> None:
 
 
 @emulated
+@pytest.mark.parametrize("level", LEVELS)
+def test_results_at_the_edges_of_int16(level: str, tmp_path: Path) -> None:
+    """Sums as large as weights, activations and zero points allow, times multipliers around what fits."""
+    cases = Cases(7)
+    for x_zp in (-128, 0, 127):
+        for sign in (-1, 1):
+            for most in (20000.0, 31900.0, 32100.0, 50000.0):
+                ends = np.repeat(np.array([-128, 127], np.int8), 64).reshape(1, 1, 2, 64)
+                x = cases.graph.input(f"x{len(cases.feeds)}", TensorType(DType.I8, ends.shape, QUANT))
+                cases.feeds[x.name] = ends
+                bias = np.full(16, sign * 1000, np.int32)
+                mult = np.full(16, most / (255 * 127 * 64), np.float32)
+                weights = np.full((16, 1, 1, 64), sign * 127, np.int8)
+                cases.op("qconv2d", [x, *map(cases.constant, (weights, bias, mult))], x_zp=x_zp, zp=sign)
+                taps = np.full((64, 1, 2, 1), sign * 127, np.int8)
+                bias, mult = np.full(64, sign * 9, np.int32), np.full(64, most / (255 * 127 * 2), np.float32)
+                operands = [x, *map(cases.constant, (taps, bias, mult))]
+                cases.op("qconv2d", operands, groups=64, pads=(0, 0, 0, 1), x_zp=x_zp, zp=2 * sign)
+    bad, _ = wrong(cases.graph, cases.feeds, level, tmp_path)
+    assert bad == []
+
+
+@emulated
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_depthwise_of_odd_and_even_images(level: str, tmp_path: Path) -> None:
     cases = Cases(6)

@@ -14,12 +14,12 @@ from test_x86_conv import CHANNELS, Case, arrays, check, conv_cases, conv_shape
 from x86_harness import HERE, Guarded, Image, Library, every_tiles
 from x86_reference import conv_acc, requantize
 
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.codegen.c.x86.amx import amx_code, amx_or_vector_code, tiles_are_faster
 from qcomp.codegen.c.x86.amx_tiling import amx_plan, depth_of, pixel_tilings
 from qcomp.codegen.c.x86.isa import AVX512_VBMI, Isa
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import tile_schedules
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
 

@@ -10,6 +10,7 @@ import pytest
 from x86_harness import CPUS, INCLUDES, TILE_CPUS, compiler
 
 from qcomp.codegen.c.kernel import CFunction
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane, Requantization
 from qcomp.codegen.c.x86.amx import amx_code, products_helper, rows_helper
 from qcomp.codegen.c.x86.amx_tiling import ACCUMULATORS
 from qcomp.codegen.c.x86.attention import scores_helper, values_helper
@@ -19,7 +20,6 @@ from qcomp.codegen.c.x86.depthwise_lanes import segment_counts
 from qcomp.codegen.c.x86.epilogue import Epilogue, types_helper
 from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVX512_VBMI, ISAS, Isa
 from qcomp.codegen.c.x86.render import merge_helpers
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization
 
 LABEL = re.compile(r"^(\.L\w+):")
 JUMP = re.compile(r"^\s*j\w+\s+(\.L\w+)")

@@ -10,9 +10,9 @@ from test_x86_kernels import EXTRA, MACHINES, TABLE, VBMI, image, layout
 from x86_harness import Guarded, Library, aligned, every_isa
 
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
+from qcomp.codegen.c.vector.views import plane
 from qcomp.codegen.c.x86.attention import weights_helper
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.views import plane
 from qcomp.codegen.plan.buffer import NO_HALO, Halo
 from qcomp.ir import DType, Graph, Node, TensorType
 from qcomp.ir import fixed_math as fm

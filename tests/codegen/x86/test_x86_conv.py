@@ -14,13 +14,15 @@ from x86_harness import HERE, Image, Library, every_isa
 from x86_reference import conv_acc, requantize
 
 from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.vector.packing import accumulator_reach
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane, Requantization, Residual
+from qcomp.codegen.c.vector.views import is_depthwise
 from qcomp.codegen.c.x86.conv import conv_code
-from qcomp.codegen.c.x86.depthwise import depthwise_code, is_depthwise
+from qcomp.codegen.c.x86.depthwise import depthwise_code
 from qcomp.codegen.c.x86.isa import AVX2, Isa
-from qcomp.codegen.c.x86.packing import accumulator_reach, float_bits_fit, stored_multipliers
+from qcomp.codegen.c.x86.packing import float_bits_fit, stored_multipliers
 from qcomp.codegen.c.x86.schedule import parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules
-from qcomp.codegen.c.x86.shapes import ConvShape, Plane, Requantization, Residual
 from qcomp.errors import QcompError
 from qcomp.ir.halves import from_halves, to_halves
 

@@ -7,11 +7,11 @@ import pytest
 from x86_harness import Image, Library, aligned, every_isa
 
 from qcomp.codegen.c.kernel import KernelCode
+from qcomp.codegen.c.vector.shapes import Plane
+from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.codegen.c.x86.elementwise import Scalars, add_code, dequantize_code, mul_code, quantize_code, table_code
 from qcomp.codegen.c.x86.interleave import interleave_code, quantize_nchw_code
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.shapes import Plane
-from qcomp.codegen.c.x86.walk import can_walk
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType
 

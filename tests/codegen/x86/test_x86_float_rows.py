@@ -8,8 +8,8 @@ from test_x86_kernels import MACHINES, TABLE, VBMI
 from x86_harness import Guarded, Library, aligned, every_isa
 
 from qcomp.codegen.c.kernel import KernelRequest
+from qcomp.codegen.c.vector.shapes import Plane
 from qcomp.codegen.c.x86.isa import Isa
-from qcomp.codegen.c.x86.shapes import Plane
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Graph, Node, TensorType
 from qcomp.ir.interpreter import evaluate_node

@@ -9,10 +9,10 @@ import pytest
 from x86_harness import Image, Library, every_isa, every_tiles
 
 from qcomp.codegen.c.kernel import Kernel, KernelRequest, KernelTable
+from qcomp.codegen.c.vector.views import plane
 from qcomp.codegen.c.x86 import amx
 from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI, Isa
 from qcomp.codegen.c.x86.kernels import X86_KERNELS
-from qcomp.codegen.c.x86.views import plane
 from qcomp.codegen.plan.buffer import NO_HALO, Buffer, Halo, union_halo
 from qcomp.ir import DType, Graph, Node, Quantization, TensorType
 from qcomp.ir.interpreter import evaluate_node

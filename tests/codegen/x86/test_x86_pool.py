@@ -10,9 +10,9 @@ from test_x86_conv import CHANNELS, Case, conv_shape, quantizations
 from x86_harness import HERE, Image, Library, every_isa
 from x86_reference import requantize, windows
 
+from qcomp.codegen.c.vector.shapes import ConvShape, Requantization
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.pool import avg_pool_code, max_pool_code
-from qcomp.codegen.c.x86.shapes import ConvShape, Requantization
 
 pytestmark = pytest.mark.skipif(not HERE, reason="needs AVX2")
 

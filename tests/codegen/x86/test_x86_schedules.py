@@ -13,11 +13,11 @@ from x86_harness import HERE
 
 from qcomp.codegen.c.kernel import Buffer, KernelRequest, generated
 from qcomp.codegen.c.table import kernel_table
+from qcomp.codegen.c.vector.shapes import Requantization
 from qcomp.codegen.c.x86.conv import conv_code
 from qcomp.codegen.c.x86.isa import AVX2, AVX2_PAIRS, AVX512_VBMI, ISAS
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, parse_schedule
 from qcomp.codegen.c.x86.search import conv_schedules, depthwise_schedules, products_form
-from qcomp.codegen.c.x86.shapes import Requantization
 from qcomp.errors import QcompError
 from qcomp.ir import DType, Graph, TensorType
 from qcomp.targets import target

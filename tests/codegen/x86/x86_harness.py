@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from qcomp.codegen.c.kernel import KernelCode as Code
+from qcomp.codegen.c.vector.shapes import Plane
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.isa import AVX2, AVX512, AVX512_VBMI, AVXVNNI, Isa
 from qcomp.codegen.c.x86.peak import permit_tiles
 from qcomp.codegen.c.x86.render import merge_helpers
-from qcomp.codegen.c.x86.shapes import Plane
 from qcomp.runtime.features import cpu_features
 
 CPUS = {

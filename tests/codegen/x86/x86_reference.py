@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcomp.codegen.c.x86.shapes import ConvShape, Requantization
+from qcomp.codegen.c.vector.shapes import ConvShape, Requantization
 
 
 def windows(full: np.ndarray, shape: ConvShape, i: int, j: int) -> np.ndarray:

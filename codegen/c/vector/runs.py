@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcomp.codegen.c.x86.packing import run_weights
-from qcomp.codegen.c.x86.shapes import ConvShape, Int8
+from qcomp.codegen.c.vector.packing import run_weights
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8
 
 
 @dataclass(frozen=True)
