@@ -13,6 +13,7 @@ from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.insert_fake_quant import node_before_rounding, rounding_of
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
+from qcomp.passes.quantize_embeddings import QuantizeEmbeddings, picks_rows
 from qcomp.passes.wide_reads import may_read_wide, wide_reads
 from qcomp.quantize.grids import Ranges, grid_passes
 
@@ -21,7 +22,8 @@ ALONE, WEIGHTS, WITHOUT = "alone", "weights", "without"
 
 @dataclass(frozen=True)
 class Layer:
-    """A node whose operands are rounded when it computes in int8: `parameters` counts its constants' elements."""
+    """A node whose operands are rounded when it computes in int8, or an embedding whose rows are: `parameters` counts
+    its constants' elements."""
 
     name: str
     op: str
@@ -63,11 +65,11 @@ class Study:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """In the order of the graph; nodes of one name are one layer."""
+        rounded = {rounding.node for rounding in self.roundings}
         grouped: dict[str, list[Node]] = {}
-        for rounding in self.roundings:
-            own = grouped.setdefault(rounding.node.name, [])
-            if rounding.node not in own:
-                own.append(rounding.node)
+        for node in self.graph.nodes:
+            if node in rounded or picks_rows(node):
+                grouped.setdefault(node.name, []).append(node)
         return tuple(
             Layer(
                 name,
@@ -120,11 +122,14 @@ class Study:
                 continue
             rounded = graph.add("fake_quant", [value], rounding.attrs, names=[f"{value.name}.q"])
             graph.set_input(own, rounding.index, rounded.output)
+        for node in graph.nodes:
+            if node.name == name and picks_rows(node):
+                QuantizeEmbeddings().rewrite(graph, node)
         return graph
 
 
 def check_has_layers(study: Study) -> None:
     """QcompError if nothing of the model would run on integers."""
-    if not study.layers:
+    if not study.roundings:
         raise QcompError("no layer of the model has an int8 form", fix="`qcomp check` tells why")
 

@@ -172,3 +172,12 @@ def test_a_model_of_costs_counts_what_follows_a_float_layer() -> None:
 def test_a_target_without_rates_has_costs_in_no_unit() -> None:
     costs = modelled_costs(canonical(layered_networks.residual()), target("generic"))
     assert not costs.timed and costs.milliseconds({}) < costs.milliseconds({"first": "float32"})
+
+
+def test_what_no_mix_reaches_is_not_laid_to_float32() -> None:
+    def measure(choice: Mapping[str, str]) -> tuple[Fidelity, Fidelity]:
+        return fidelity(1e-4), fidelity(1e-4)
+
+    harms = {name: Harm(HARM[name]) for name in NAMES}
+    with pytest.raises(QcompError, match="no mix reaches at least 60 dB on these samples: the best found has 40.0 dB"):
+        search(NAMES, harms, Goal(min_sqnr=60.0), Prices(), measure, FLOAT)
