@@ -13,6 +13,7 @@ from qcomp.ir.types import DType
 from qcomp.passes.base import Pass
 from qcomp.passes.integer_regions import MOVEMENT
 from qcomp.passes.precision import PRECISIONS, check_names, check_precision, read_precision, set_precision
+from qcomp.passes.quantize_embeddings import picks_rows
 from qcomp.passes.wide_reads import may_read_wide
 
 
@@ -27,7 +28,8 @@ class ChoosePrecision(Pass):
 
     `file` names a JSON object of node name to precision; `precision` is the same from Python.  What a node that stays
     float32 leaves without integer neighbours stays float32 with it.  QcompError for nodes that there are not, for
-    float32 data movement, which follows what it stands beside, and for int16 where a node has no such form.
+    float32 data movement but embeddings, which follows what it stands beside, and for int16 where a node has no such
+    form.
     """
 
     name: ClassVar[str] = "choose-precision"
@@ -40,7 +42,7 @@ class ChoosePrecision(Pass):
         precision = dict(read_precision(Path(self.file)) if self.file else self.precision)
         check_precision(precision, where)
         check_names(graph, precision, where)
-        computing = {node.name for node in graph.nodes if node.op.name not in MOVEMENT}
+        computing = {node.name for node in graph.nodes if node.op.name not in MOVEMENT or picks_rows(node)}
         widening = {node.name for node in graph.nodes if may_read_wide(node)}
         for name, chosen in precision.items():
             if PRECISIONS[chosen] is DType.I16 and name not in widening:

@@ -13,6 +13,19 @@ from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 from qcomp.passes.base import NodeRewrite
 from qcomp.passes.matching import plain_name
+from qcomp.passes.precision import chosen_float
+
+LEAST = 4096
+
+
+def picks_rows(node: Node, least: int = LEAST) -> bool:
+    """Whether a node picks rows, by computed indices, from a constant table that is worth int8."""
+    if node.op.name != "gather" or node.call.int("axis") != 0:
+        return False
+    table, picked = node.input(0), node.input(1)
+    if table.data is None or table.dtype is not DType.F32 or table.type.rank != 2 or picked.is_constant:
+        return False
+    return table.type.elements >= least and table.shape[1] >= 2 and bool(np.isfinite(table.array).all())
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,8 @@ class QuantizeEmbeddings(NodeRewrite):
             %y.scale: f32[1,6,1] = gather(%table.scale, %ids) {axis = 0}
             %y: f32[1,6,384] = mul(%y.steps, %y.scale)
 
-    Scales are largest magnitude / 127 of a row.  Tables of fewer than `least` elements stay: they save nothing.
+    Scales are largest magnitude / 127 of a row.  Tables of fewer than `least` elements stay: they save nothing.  So do
+    those of gathers that were chosen to stay float32.
     """
 
     name: ClassVar[str] = "quantize-embeddings"
@@ -33,16 +47,12 @@ class QuantizeEmbeddings(NodeRewrite):
     tolerance: ClassVar[float] = math.inf
     ops: ClassVar[frozenset[str]] = frozenset({"gather"})
 
-    least: int = 4096
+    least: int = LEAST
 
     def rewrite(self, graph: Graph, node: Node) -> bool:
+        if not picks_rows(node, self.least) or chosen_float(graph, node):
+            return False
         table, picked = node.input(0), node.input(1)
-        if table.data is None or table.dtype is not DType.F32 or table.type.rank != 2 or node.call.int("axis") != 0:
-            return False
-        if table.type.elements < self.least or table.shape[1] < 2 or picked.is_constant:
-            return False
-        if not np.isfinite(table.array).all():
-            return False
         steps, scales = int8_weights(table.array)
         name = plain_name(table)
         attrs, result = {"axis": 0}, node.output.name

@@ -13,6 +13,7 @@ from qcomp.passes.choose_precision import ChoosePrecision
 from qcomp.passes.insert_fake_quant import node_before_rounding, rounding_of
 from qcomp.passes.integer_regions import MOVEMENT, integer_nodes
 from qcomp.passes.manager import run_passes
+from qcomp.passes.quantize_embeddings import QuantizeEmbeddings, picks_rows
 from qcomp.passes.quantize_state import QuantizeState
 from qcomp.passes.wide_reads import may_read_wide, wide_reads
 from qcomp.quantize.grids import Ranges, grid_passes
@@ -23,8 +24,8 @@ ALONE, WEIGHTS, WITHOUT = "alone", "weights", "without"
 
 @dataclass(frozen=True)
 class Layer:
-    """A node whose operands, or whose state, are rounded when it computes in int8: `parameters` counts its constants'
-    elements."""
+    """A node whose operands, or whose state, are rounded when it computes in int8, or an embedding whose rows are:
+    `parameters` counts its constants' elements."""
 
     name: str
     op: str
@@ -70,7 +71,7 @@ class Study:
         touched = self.recurrent | {rounding.node for rounding in self.roundings}
         grouped: dict[str, list[Node]] = {}
         for node in self.graph.nodes:
-            if node in touched:
+            if node in touched or picks_rows(node):
                 grouped.setdefault(node.name, []).append(node)
         return tuple(
             Layer(
@@ -134,11 +135,14 @@ class Study:
                 own = graph.value(node.outputs[0].name).producer
                 assert own is not None
                 QuantizeState(self.per_tensor).rewrite(graph, own)
+        for node in graph.nodes:
+            if node.name == name and picks_rows(node):
+                QuantizeEmbeddings().rewrite(graph, node)
         return graph
 
 
 def check_has_layers(study: Study) -> None:
     """QcompError if nothing of the model would run on integers."""
-    if not study.layers:
+    if not study.roundings:
         raise QcompError("no layer of the model has an int8 form", fix="`qcomp check` tells why")
 

@@ -252,8 +252,10 @@ class OutOfReach(QcompError):
 
 def _out_of_reach(looked: _Looked, best: Mix) -> OutOfReach:
     goal = looked.goal
-    if goal.bounds_accuracy and not _near(looked, best):
+    if not all(goal.accurate(fidelity, fidelity) for fidelity in looked.float32):
         what = f"float32 itself does not reach {goal} on these samples"
+    elif goal.bounds_accuracy and not _near(looked, best):
+        what = f"no mix reaches {goal} on these samples: the best found has {drop_text(best.whole, looked.float32[0])}"
     else:
         size = f"{best.bytes} bytes of constants"
         time = f"{best.milliseconds:.3g} ms and " if looked.costs.timed else ""

@@ -3,19 +3,21 @@
 A node takes macs / rate of its kind and precision + bytes moved / rate of bytes, with the rates of the target, of one
 core (`[rates]` in its file); moved are its operands and its result, in the width of its precision.  What a float layer
 takes out of the integer side with it counts too.  The size is that of the constants: int8 weights with a bias and a
-multiplier for each channel (of layers that read int16, weights that were widened to that), or float32 weights.  Code
-comes on top.
+multiplier for each channel (of layers that read int16, weights that were widened to that), int8 rows of embeddings, or
+float32 weights.  Code comes on top.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 from qcomp.ir.graph import Graph, Node
 from qcomp.ir.types import DType
 from qcomp.passes.integer_regions import integer_nodes
-from qcomp.passes.precision import PRECISIONS, chosen_float, set_precision
+from qcomp.passes.precision import PRECISIONS, chosen_float, float_names, set_precision
+from qcomp.passes.quantize_embeddings import picks_rows
 from qcomp.passes.wide_reads import wide_reads
 from qcomp.quantize.recurrent import int8_states
 from qcomp.targets import Target
@@ -49,10 +51,16 @@ class Costs:
         inside = integer_nodes(self.graph)
         wide = wide_reads(self.graph, inside).nodes
         inside |= {node for node in self.states if not chosen_float(self.graph, node)}
+        floats = float_names(self.graph)
+        rows = {node for node in self.embeddings if node.name not in floats}
         return [
-            costs[FLOAT32 if node not in inside else INT16 if node in wide else INT8]
+            costs[INT16 if node in wide else INT8 if node in inside or node in rows else FLOAT32]
             for node, costs in self.of.items()
         ]
+
+    @cached_property
+    def embeddings(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.of if picks_rows(node))
 
 
 def modelled_costs(graph: Graph, target: Target) -> Costs:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from codegen_harness import PORTABLE, Cases, check
 
+from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.kernel import KernelTable
 from qcomp.ir import DType
 from qcomp.ir.ops.qnormalize import exponentials
+from qcomp.targets import target as target_named
 
 TARGETS = [("x86_64", PORTABLE), ("generic", PORTABLE), ("x86_64-avx512vnni", None), ("x86_64-avx2", None)]
 # batch, heads, queries, keys, features, features of the result
@@ -49,6 +53,28 @@ def test_attention(target: str, table: KernelTable | None, form: str) -> None:
         for scale in (2e-5 / np.sqrt(depth), 2e-3 / np.sqrt(depth)):
             cases.op("qattention", operands, **zeros, scale=float32(scale), mult=float32(0.9), **result)
     check(cases, target, table, threads=2)
+
+
+@pytest.mark.parametrize(("target", "table"), TARGETS)
+@pytest.mark.parametrize("keys", [8192, 8193, 20_000])
+def test_attention_over_thousands_of_keys(target: str, table: KernelTable | None, keys: int) -> None:
+    cases = Cases(65)
+    operands = [cases.i8((1, rows, 2, depth), zp) for rows, depth, zp in ((2, 3, 4), (keys, 3, -9), (keys, 5, 0))]
+    mask = cases.input((), data=np.where(np.arange(keys) % 5, 0.0, -np.inf).astype(np.float32).reshape(1, 1, 1, keys))
+    for of in (operands, [*operands, mask]):
+        cases.op("qattention", of, q_zp=4, k_zp=-9, scale=float32(3e-4), mult=float32(20.0))
+    check(cases, target, table)
+
+
+def test_portable_attention_keeps_few_scores_on_the_stack() -> None:
+    cases = Cases(66)
+    operands = [cases.i8((1, rows, 1, 4), 0) for rows in (1, 30_000, 30_000)]
+    cases.op("qattention", operands, scale=float32(1e-3), mult=1.0)
+    for name, most in (("generic", 32 * 1024), ("cortex-m4", 512)):
+        files = generate(cases.graph, target_named(name), table=PORTABLE).files
+        text = b"".join(files.values()).decode(errors="ignore")
+        (kept,) = re.findall(r"float score\[(\d+)\]", text)
+        assert int(kept) * 4 <= most
 
 
 @pytest.mark.parametrize(("target", "table"), TARGETS)

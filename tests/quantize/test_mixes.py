@@ -178,3 +178,12 @@ def test_with_bounds_of_costs_alone_candidates_get_narrower_down_to_int8() -> No
     found = find(Goal(max_size=1600))
     assert [len(mix.floats) for mix in found.candidates(9)] == [6, 3, 1, 0]
     assert [len(mix.floats) for mix in found.candidates(3)] == [6, 3, 0]
+
+
+def test_what_no_mix_reaches_is_not_laid_to_float32() -> None:
+    def measure(choice: Mapping[str, str]) -> tuple[Fidelity, Fidelity]:
+        return fidelity(1e-4), fidelity(1e-4)
+
+    harms = {name: Harm(HARM[name]) for name in NAMES}
+    with pytest.raises(QcompError, match="no mix reaches at least 60 dB on these samples: the best found has 40.0 dB"):
+        search(NAMES, harms, Goal(min_sqnr=60.0), Prices(), measure, FLOAT)

@@ -15,6 +15,9 @@ from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.attention import TOP
+from qcomp.targets import Target
+
+_WORD = 4  # bytes of a score or a sum
 
 
 def stored_result(node: Node, result: Source, real: str) -> tuple[str, tuple[CFunction, ...]]:
@@ -49,10 +52,24 @@ class QMatMul(Kernel):
         return KernelCode(helpers, text, parts.count, tuple(operands.constants), "portable_qmatmul")
 
 
+def _stack_bytes(target: Target) -> int:
+    """What scores, or sums, of a row may take of the stack: little where that shares a known memory."""
+    return 512 if target.memories else 32 * 1024
+
+
+def _kept_scores(keys: int, target: Target) -> int:
+    """All of a row, or a block of as many as fit."""
+    most = _stack_bytes(target) // _WORD
+    return keys if keys <= most else min(most, 256)
+
+
 class QAttention(Kernel):
     """One query of one head at a time: its scores, their exponentials, the weighted sum of values."""
 
     name, op = "qattention", "qattention"
+
+    def supports(self, node: Node, target: Target) -> bool:
+        return node.output.shape[3] * _WORD <= _stack_bytes(target)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, call, operands = request.node, request.node.call, Operands(request)
@@ -67,7 +84,8 @@ class QAttention(Kernel):
         text = render(
             "qattention.c.j2",
             symbol=request.symbol, q=q, k=k, v=v, mask=mask, y=y, at=_offset, parts=parts, store=store,
-            rows=rows, heads=heads, keys=keys, depth=depth, width=width, lowest=float_literal(-np.inf),
+            rows=rows, heads=heads, keys=keys, kept=_kept_scores(keys, request.target), depth=depth, width=width,
+            lowest=float_literal(-np.inf),
             zeros=[call.int(f"{n}_zp") + s.shift for n, s in zip("qkv", (q, k, v), strict=True)],
             scale=float_literal(call.float("scale")), mult=float_literal(call.float("mult")),
             most=float_literal(TOP), mask_step=mask_strides[3],
