@@ -79,6 +79,8 @@ def _by_rows(node: Node) -> bool:
         return False
     if node.op.name in ELEMENTWISE:
         return all(v.shape == node.output.shape for v in values)
+    if node.op.name == "max_pool":
+        return node.call.str("layout") == "NHWC"
     if node.op.name == "qavg_pool":
         return not any(node.call.ints("pads"))
     return node.op.name in WINDOWS

@@ -270,7 +270,7 @@ def test_bands_of_rows_for_a_small_budget(name: str, tmp_path: Path) -> None:
     model, data = small(tmp_path, 40)
     with np.load(data) as samples:
         calibration = samples["x"]
-    options = Options(io="int8", max_ram=9000)
+    options = Options(io="int8", max_ram=14000)
     artifact = compile(model, target=name, calibration=calibration, options=options)
     whole = compile(model, target=name, calibration=calibration, options=Options(io="int8", max_ram=1 << 20))
     assert artifact.package.arena_bytes < whole.package.arena_bytes

@@ -45,7 +45,7 @@ def chain(seed: int, rows: int, layers: list[tuple[int, int, int]], joined: bool
         value = conv(graph, value, rng, 8, taps, stride, dilation)
         if joined and value.shape == before.shape:
             value = conv(graph, value, rng, 8, 3, 1, 1, residual=before)
-    pool = {"kernel": (2, 2), "strides": (1, 1), "pads": (0, 1, 1, 0)}
+    pool = {"kernel": (2, 2), "strides": (1, 1), "pads": (0, 1, 1, 0), "layout": "NHWC"}
     value = graph.add("max_pool", [value], pool, quants=[QUANT]).output
     last = conv(graph, value, rng, 5, 3, 1, 1)
     graph.outputs.append(last)
