@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
     Raises QcompError where the model does not fit into the target's memories."""
     target = package.target
     inputs, outputs = (_bytes(package, key) for key in ("inputs", "outputs"))
-    tensors = sum(-(-size // 8) * 8 for size in (*inputs, *outputs))
+    tensors = image_tensors(package)
     (folder / "board.ld").write_text(_script(target, package.arena_bytes, tensors))
     (folder / "board_model.h").write_text(_header(package, inputs, outputs, tensors))
     (folder / BOARD.name).write_bytes(BOARD.read_bytes())
@@ -38,6 +39,7 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
     try:
         run_tool([*command, "-nostdlib", *objects, "-o", "model.elf"], folder)
     except QcompError as error:
+        _check_flash(target, folder, objects)
         if "undefined symbol" not in str(error) and "undefined reference" not in str(error):
             raise
         # Arithmetic that the core lacks, in the compiler's own library: zig builds that for the core, once.
@@ -45,9 +47,25 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
     return folder / "model.elf"
 
 
+def _check_flash(target: Target, folder: Path, objects: Sequence[str]) -> None:
+    """QcompError where the objects take more than the flash of the target's board."""
+    there = target.memory["rom"]
+    taken = sum(object_sizes((folder / name).read_bytes()).rom for name in objects)
+    if taken > there:
+        raise QcompError(
+            f"an image takes about {taken} bytes of flash, {taken - there} more than its board has",
+            where=f"target {target.name}", fix="make the model smaller, or write sources for another device (--emit c)",
+        )  # fmt: skip
+
+
 def flash_bytes(path: Path) -> int:
     """What an image takes in flash: code, constants, and what variables start from."""
     return object_sizes(path.read_bytes()).rom
+
+
+def image_tensors(package: SourcePackage) -> int:
+    """Bytes that an image keeps for the model's inputs and outputs."""
+    return sum(-(-size // 8) * 8 for key in ("inputs", "outputs") for size in _bytes(package, key))
 
 
 def _bytes(package: SourcePackage, key: str) -> list[int]:
@@ -56,26 +74,34 @@ def _bytes(package: SourcePackage, key: str) -> list[int]:
     return [math.prod(t["shape"]) * np.dtype(t["dtype"]).itemsize for t in package.metadata[key]]
 
 
+def places(target: Target, tensors: int) -> list[tuple[int, Memory, Memory]]:
+    """Ways to lay out what is written, the preferred first: bytes that the arena may have, the RAM that it is in, and
+    that of the caller's tensors, everything else and the stack."""
+    rams = [memory for memory in target.memories if memory.kind == "ram"]
+    taken = tensors + STACK_BYTES
+    ways = [(arena, rest) for arena in rams for rest in reversed(rams) if rest.bytes >= taken]
+    return [(arena.bytes - (taken if arena is rest else 0), arena, rest) for arena, rest in ways]
+
+
+def most_arena(target: Target, tensors: int) -> int:
+    """The largest arena that an image for the target may have, 0 for none at all."""
+    return max((room for room, _, _ in places(target, tensors)), default=0)
+
+
 def _script(target: Target, arena: int, tensors: int) -> str:
     """The linker script: the arena in the first RAM that takes it, everything else that is written in the last."""
-    rams = [memory for memory in target.memories if memory.kind == "ram"]
     (rom, *_) = [memory for memory in target.memories if memory.kind == "rom"]
-    rest = rams[-1]
-    taken = tensors + STACK_BYTES
-
-    def room(memory: Memory) -> int:
-        return memory.bytes - (taken if memory is rest else 0)
-
-    fitting = [memory for memory in rams if room(memory) >= arena]
+    fitting = [(own, rest) for room, own, rest in places(target, tensors) if room >= arena]
     if not fitting:
-        most = max(rams, key=room)
         raise QcompError(
-            f"an image needs {arena} bytes for the arena, and {most.name} has room for {max(0, room(most))} "
-            f"(beside inputs, outputs and stack: {taken} bytes)",
-            where=f"target {target.name}", fix="make the model or its input smaller",
+            f"an image needs {arena} bytes for the arena, and no memory has room for more than "
+            f"{max(0, most_arena(target, tensors))} beside inputs, outputs and stack ({tensors + STACK_BYTES} bytes)",
+            where=f"target {target.name}",
+            fix="make the model or its input smaller, or write sources for another device (--emit c)",
         )  # fmt: skip
+    own, rest = fitting[0]
     values: dict[str, Any] = {
-        "target": target.name, "memories": target.memories, "rom": rom, "ram": rest, "arena": fitting[0],
+        "target": target.name, "memories": target.memories, "rom": rom, "ram": rest, "arena": own,
         "stack": STACK_BYTES,
     }  # fmt: skip
     return environment(_TEMPLATES).get_template("board.ld.j2").render(**values)

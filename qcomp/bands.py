@@ -19,11 +19,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Banded:
-    """A graph whose layers up to `until` run in `bands` bands; `arena_bytes` of its plan, and its multiply-accumulates
-    over those of the graph as it was."""
+    """A graph whose layers up to `until`, the result of `layer`, run in `bands` bands; `arena_bytes` of its plan, and its
+    multiply-accumulates over those of the graph as it was."""
 
     graph: Graph
     until: str
+    layer: str
     bands: int
     arena_bytes: int
     work: float
@@ -31,7 +32,7 @@ class Banded:
 
 def banded(graph: Graph, target: Target, arena_bytes: int, progress: Progress | None = None) -> Banded | None:
     """Of the ways to run a graph's first layers by bands whose arena has up to `arena_bytes`, the one that computes
-    least twice; None where there is none.
+    least twice; where there is none, the one with the least arena; None where nothing can be split.
 
     Only targets without an operating system plan results into the memory of what they are joined to."""
     if not target.bare_metal:
@@ -39,9 +40,12 @@ def banded(graph: Graph, target: Target, arena_bytes: int, progress: Progress | 
     before = _macs(graph)
     candidates = [value.name for value in _ends(graph)][:_DEEPEST]
     best: Banded | None = None
+    least: Banded | None = None
     for done, until in enumerate(candidates):
         if progress is not None:
             progress("bands", done, len(candidates))
+        producer = graph.value(until).producer
+        layer = producer.name if producer is not None else until
         for bands in BANDS:
             if bands > graph.value(until).shape[1]:
                 break
@@ -50,10 +54,13 @@ def banded(graph: Graph, target: Target, arena_bytes: int, progress: Progress | 
             if best is not None and work >= best.work:
                 break  # more bands only compute more twice
             arena = plan_of(tried, target).arena_bytes
+            way = Banded(tried, until, layer, bands, arena, work)
             if arena <= arena_bytes:
-                best = Banded(tried, until, bands, arena, work)
+                best = way
                 break
-    return best
+            if least is None or arena < least.arena_bytes:
+                least = way
+    return best or least
 
 
 def _ends(graph: Graph) -> list[Value]:

@@ -13,6 +13,7 @@ from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
 from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.image import image_tensors, most_arena
 from qcomp.codegen.toolchain import replace_folder
 from qcomp.codegen.tune.file import Tuning, read_tuning
 from qcomp.errors import QcompError
@@ -242,11 +243,15 @@ def _lowered(
 def _within_ram(graph: Graph, package: SourcePackage, options: Options) -> tuple[Graph, SourcePackage]:
     """The graph with its first layers in bands of rows, where RAM is short and that helps."""
     limit = budget_of(package, options.max_ram, options.max_rom).ram
-    excess = 0 if limit is None else ram_bytes(package) - limit
-    if excess <= 0:
+    if limit is None:
         return graph, package
-    found = banded(graph, package.target, package.arena_bytes - excess, options.progress)
-    if found is None:
+    room = limit - (ram_bytes(package) - package.arena_bytes)
+    if options.max_ram is None:
+        room = min(room, most_arena(package.target, image_tensors(package)))
+    if package.arena_bytes <= room:
+        return graph, package
+    found = banded(graph, package.target, room, options.progress)
+    if found is None or found.arena_bytes >= package.arena_bytes:
         return graph, package
     if options.on_bands is not None:
         options.on_bands(found)

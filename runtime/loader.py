@@ -60,8 +60,9 @@ def check_machine(info: ArtifactInfo) -> None:
     here = machine()
     if info.machine != here:
         raise QcompError(
-            f"built for {info.machine}, this machine is {here}", where=info.path, fix="compile with another --target"
-        )
+            f"built for {info.machine}, this machine is {here}", where=info.path,
+            fix="compile with another --target, or run it in an emulator (qcomp run --emulate)",
+        )  # fmt: skip
     missing = [name for name in info.isa if name not in cpu_features()]
     if missing and info.levels:
         raise QcompError(

@@ -198,7 +198,7 @@ def compile_model(
         if calibrate is not None:
             samples = samples_for(graph, calibrate, *images)
         judging = judging_of(graph, validate, labels, decode, ignore, scheduler, 0, images)
-        _check_quantization(model, graph, samples, float, dynamic)
+        _check_quantization(model, graph, samples, float, dynamic, machine.requantize == "fixed")
         _check_calibration_options(model, samples, method, effort)
         calibrations: list[Calibration] = []
         qualities: list[Quality] = []
@@ -245,7 +245,7 @@ def compile_model(
     facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
     facts["notes"] += [
-        f"to fit into RAM, everything up to %{found.until} runs in {found.bands} bands of rows: "
+        f"to fit into RAM, everything up to {found.layer!r} runs in {found.bands} bands of rows: "
         f"{found.work - 1:.1%} more multiply-accumulates"
         for found in bands
     ]
@@ -265,7 +265,9 @@ def compile_model(
         _show(facts)
 
 
-def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_float: bool, dynamic: bool) -> None:
+def _check_quantization(
+    model: Path, graph: Graph, samples: Samples | None, as_float: bool, dynamic: bool, integers_alone: bool
+) -> None:
     """A model that is not quantized needs data, or the wish to stay float32, but not both."""
     from qcomp.compiler import is_quantized
     from qcomp.errors import QcompError
@@ -281,7 +283,8 @@ def _check_quantization(model: Path, graph: Graph, samples: Samples | None, as_f
         raise QcompError(
             "the model is not quantized, and there is no calibration data",
             where=str(model),
-            fix="give --calibrate DATA, --dynamic to quantize matrix products at run time, or --float to stay float32",
+            fix="give --calibrate DATA" if integers_alone else
+            "give --calibrate DATA, --dynamic to quantize matrix products at run time, or --float to stay float32",
         )
 
 

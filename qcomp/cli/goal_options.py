@@ -79,9 +79,12 @@ def parse_bytes(option: str, text: str) -> int:
     """`300KB` -> 300000, `1.5MiB` -> 1572864."""
     number = text.lower().rstrip("kmib")
     try:
-        return round(float(number) * _UNITS[text.lower()[len(number) :].strip()])
+        size = round(float(number) * _UNITS[text.lower()[len(number) :].strip()])
     except (ValueError, KeyError, OverflowError):
-        raise QcompError(f"{text!r} is no size", where=option, fix="write 300000, 300KB or 1.5MB") from None
+        size = -1
+    if size < 0:
+        raise QcompError(f"{text!r} is no size", where=option, fix="write 300000, 300KB, 64KiB or 1.5MB")
+    return size
 
 
 def goal_of(drop: str | None, sqnr: float | None, latency: float | None, size: str | None) -> Goal:

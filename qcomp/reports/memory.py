@@ -48,22 +48,27 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
     needs = ram_bytes(package)
     tensors = needs - package.arena_bytes
     if budget.ram is not None and needs > budget.ram:
+        floats = any(t["dtype"] == "float32" for t in (*package.metadata["inputs"], *package.metadata["outputs"]))
         raise QcompError(
             f"needs {needs} bytes of RAM (arena {package.arena_bytes}, inputs and outputs {tensors}), "
             f"{needs - budget.ram} more than {budget.ram_source} has; most is live in {', '.join(peaks(package.plan))}",
             where=f"model {package.metadata['model']!r}",
-            fix="make these layers or the input smaller (int8 inputs and outputs: --io int8)",
+            fix="make these layers or the input smaller" + " (int8 inputs and outputs: --io int8)" * floats,
         )  # fmt: skip
     if budget.rom is None:
         return
     constants = int(package.metadata["weights_bytes"])
     code = 0 if constants > budget.rom else measure_code(package).rom
     if constants + code > budget.rom:
+        bands = any(".rows" in step.node.name for step in package.plan.steps)
+        what = f"most of the constants are {', '.join(_largest(package))}"
+        if code > constants:
+            what = f"most of it is code of {len(package.plan.steps)} steps" + ", bands of rows among them" * bands
         raise QcompError(
             f"needs {constants + code} bytes of flash (constants {constants}, code {code or 'besides'}), "
-            f"{constants + code - budget.rom} more than {budget.rom_source} has; most of it is "
-            f"{', '.join(_largest(package))}",
-            where=f"model {package.metadata['model']!r}", fix="make these layers smaller",
+            f"{constants + code - budget.rom} more than {budget.rom_source} has; {what}",
+            where=f"model {package.metadata['model']!r}",
+            fix="give it more RAM, so that it needs no bands" if bands else "give the model fewer or smaller layers",
         )  # fmt: skip
 
 
