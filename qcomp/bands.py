@@ -19,8 +19,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Banded:
-    """A graph whose layers up to `until`, the result of `layer`, run in `bands` bands; `arena_bytes` of its plan, and its
-    multiply-accumulates over those of the graph as it was."""
+    """A graph whose layers up to `until`, the result of `layer`, run in `bands` bands; `arena_bytes` of its plan, and
+    `work`, its multiply-accumulates over those of the graph as it was."""
 
     graph: Graph
     until: str
