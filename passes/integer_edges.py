@@ -31,8 +31,8 @@ class IntegerEdges(Pass):
     def run(self, graph: Graph) -> Graph:
         for value in tuple(graph.inputs):
             _take_input(graph, value)
-        for index, value in enumerate(tuple(graph.outputs)):
-            _give_output(graph, index, value)
+        for index in range(len(graph.outputs)):
+            _give_output(graph, index)
         graph.prune()
         return graph
 
@@ -57,16 +57,20 @@ def _take_input(graph: Graph, value: Value) -> None:
             graph.replace(user, value)
 
 
-def _give_output(graph: Graph, index: int, value: Value) -> None:
+def _give_output(graph: Graph, index: int) -> None:
+    value = graph.outputs[index]
     producer = value.producer
-    if producer is None or producer.op.name != "dequantize" or graph.users(value):
+    if producer is None or producer.op.name != "dequantize":
         return
     source = producer.input(0)
-    if source.dtype is not DType.I8 or source.is_constant or source in graph.inputs or graph.is_output(source):
+    if source.dtype is not DType.I8 or source.is_constant:
         return
-    if sum(output is value for output in graph.outputs) != 1:
-        return
+    if graph.users(value) or source in graph.inputs or graph.is_output(source) or graph.outputs.count(value) != 1:
+        source = graph.add("identity", [source], quants=[source.quant]).output  # it has a name of its own already
     name = value.name
     graph.outputs[index] = source
-    graph.erase(producer)
+    if not graph.users(value) and not graph.is_output(value):
+        graph.erase(producer)
+    else:
+        graph.rename(value, graph.fresh_name(f"{name}.real"))
     graph.rename(source, name)

@@ -75,6 +75,10 @@ def rows_region(graph: Graph, until: Value) -> list[Node] | None:
 
 def _by_rows(node: Node) -> bool:
     values = [v for v in (*node.inputs, *node.outputs) if v is not None and not v.is_constant]
+    # Of a convolution the residual; parameters have no rows.
+    activations = {"qadd": node.inputs[:2], "qconv2d": node.inputs[5:]}.get(node.op.name, ())
+    if any(v is not None and v.is_constant and v.type.elements > 1 for v in activations):
+        return False  # its rows would have to be cut too
     if any(v.type.rank != 4 or v.shape[0] != 1 for v in values) or len(node.outputs) != 1:
         return False
     if node.op.name in ELEMENTWISE:

@@ -137,5 +137,7 @@ def emulator_command(target: Target, cpu: str | None = None) -> list[str]:
         what = f"the C library that {command[0]} needs is not in {root}"
         raise QcompError(what, where=f"target {target.name}", fix=fix)
     if cpu is not None:
+        if "-cpu" not in command:
+            raise QcompError("its emulator models one board, whose core is given", where=f"target {target.name}")
         command[command.index("-cpu") + 1] = cpu
     return command

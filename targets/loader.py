@@ -92,8 +92,13 @@ class Target:
         if self.requantize not in _REQUANTIZE:
             raise reject(f"requantize {self.requantize!r} is not one of {', '.join(_REQUANTIZE)}")
         for memory in self.memories:
-            if memory.bytes <= 0 or memory.kind not in ("ram", "rom"):
+            whole = all(isinstance(n, int) and n >= 0 for n in (memory.bytes, memory.origin))
+            if not whole or memory.bytes <= 0 or memory.kind not in ("ram", "rom"):
                 raise reject(f"memory {memory.name!r} needs a positive size and kind ram or rom")
+            if not memory.name.isidentifier():
+                raise reject(f"memory {memory.name!r} needs a name of letters, digits and underscores")
+        if self.bare_metal and set(self.memory) != {"ram", "rom"}:
+            raise reject("a core without an operating system needs memories of kind ram and rom")
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -149,6 +154,8 @@ def parse_target(text: str, source: str) -> Target:
         fields["rates"] = {k: float(v) for k, v in sorted(table.get("rates", {}).items())}
         fields["memories"] = tuple(Memory(**m) for m in table.get("memories", ()))
         for key in ("emulator", "carries"):
+            if isinstance(table.get(key, ()), str):
+                raise QcompError(f"key {key!r} is no list of strings", where=source)
             fields[key] = tuple(table.get(key, ()))
         return Target(**fields)
     except (TypeError, ValueError, AttributeError) as error:

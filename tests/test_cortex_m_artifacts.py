@@ -20,7 +20,7 @@ from qcomp.codegen.toolchain import find_compiler, kernel_flags
 from qcomp.compiler import Options, compile
 from qcomp.emulation import EmulatedModel, emulator_command
 from qcomp.errors import QcompError
-from qcomp.ir import run
+from qcomp.ir import Graph, run
 from qcomp.passes.fixed_requantize import FixedRequantize
 from qcomp.targets import Memory, Target, target
 
@@ -280,3 +280,20 @@ def test_bands_of_rows_for_a_small_budget(name: str, tmp_path: Path) -> None:
     expected = run(whole.graph, feed)
     assert all(same_bits(array, found[name]) and same_bits(array, run(artifact.graph, feed)[name])
                for name, array in expected.items())  # fmt: skip
+
+
+def test_words_behind_the_callers_memory_are_not_read() -> None:
+    """Runs of whole words are read from an input where it lies; others are left to code that reads bytes."""
+    from qcomp.ir import DType, Quantization, TensorType
+
+    rng, quant = np.random.default_rng(0), Quantization.per_tensor(0.5, 3)
+    for channels, groups, whole in ((68, 4, False), (68, 1, True), (17, 1, False), (64, 2, True)):
+        graph: Graph = Graph("runs")
+        x = graph.input("x", TensorType(DType.I8, (1, 2, 3, channels), quant))
+        operands = [
+            x, graph.constant(rng.integers(-127, 128, (64, 1, 1, channels // groups)).astype(np.int8)),
+            graph.constant(np.zeros(64, np.int32)), graph.constant(np.full(64, 1e-3, np.float32)),
+        ]  # fmt: skip
+        graph.outputs.append(graph.add("qconv2d", operands, {"groups": groups, "x_zp": 3}, quants=[quant]).output)
+        (step,) = generate(graph, target("cortex-m4")).metadata["steps"]
+        assert step["kernel"].startswith("smlad") is whole, (channels, groups, step["kernel"])

@@ -141,6 +141,8 @@ def product_result(call: Call, shape: tuple[int, ...]) -> list[TensorType]:
     dtype = call.dtype("dtype")
     if dtype not in (*ACTIVATIONS, DType.F32):
         raise call.fail(f"result type {dtype.value} is neither i8 nor i16 nor f32")
+    if dtype is DType.F32 and is_fixed(call):
+        raise call.fail("a float32 result is not rounded in fixed point", fix="leave fixed out")
     return [TensorType(dtype, shape)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qcomp.codegen.c.package import SourcePackage
+from qcomp.codegen.image import image_tensors, most_arena
 from qcomp.codegen.plan import MemoryPlan
 from qcomp.codegen.toolchain import measure_code
 from qcomp.errors import QcompError
@@ -54,6 +55,13 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
             f"{needs - budget.ram} more than {budget.ram_source} has; most is live in {', '.join(peaks(package.plan))}",
             where=f"model {package.metadata['model']!r}",
             fix="make these layers or the input smaller" + " (int8 inputs and outputs: --io int8)" * floats,
+        )  # fmt: skip
+    most = most_arena(package.target, image_tensors(package)) if package.target.bare_metal else package.arena_bytes
+    if max_ram is None and package.arena_bytes > most:
+        raise QcompError(
+            f"needs an arena of {package.arena_bytes} bytes, {package.arena_bytes - most} more than one memory of the "
+            f"target has room for; most is live in {', '.join(peaks(package.plan))}",
+            where=f"model {package.metadata['model']!r}", fix="make these layers or the input smaller",
         )  # fmt: skip
     if budget.rom is None:
         return

@@ -95,3 +95,12 @@ def test_what_is_used_elsewhere_is_not_split() -> None:
     assert rows_region(graph, graph.value(until)) is None
     with pytest.raises(QcompError, match="not everything that it is computed from works by rows"):
         SplitRows(until, 2).run(graph)
+
+
+def test_a_constant_with_rows_is_not_split() -> None:
+    graph, until = chain(3, 17, [], False)
+    value = graph.value(until)
+    term = graph.constant(np.zeros(value.shape, np.int8), quant=QUANT)
+    added = graph.add("qadd", [value, term], {"a_mult": 1.0, "b_mult": 1.0}, quants=[QUANT]).output
+    graph.outputs[0] = added
+    assert rows_region(graph, value) is not None and rows_region(graph, added) is None

@@ -49,6 +49,11 @@ def test_a_target_is_a_name_and_no_path(name: str) -> None:
         (VALID + "[caches]\nl1 = 0\n", "cache l1 has 0 bytes"),
         (VALID + '[[memories]]\nname = "flash"\nbytes = 4\nkind = "disk"\n', "memory 'flash'"),
         (VALID + '[[memories]]\nsize = 4\n', "malformed value"),
+        (VALID + '[[memories]]\nname = "a b"\nbytes = 4\nkind = "rom"\n', "a name of letters"),
+        (VALID + '[[memories]]\nname = "rom"\nbytes = 4\nkind = "rom"\norigin = -1\n', "positive size"),
+        (VALID + 'emulator = "qemu"\n', "'emulator' is no list of strings"),
+        (VALID + 'requantize = "double"\n', "requantize 'double' is not one of float, fixed"),
+        (VALID + 'triple = "thumb-freestanding-eabi"\n', "needs memories of kind ram and rom"),
     ],
 )
 def test_a_malformed_target_is_refused(text: str, message: str) -> None:

@@ -39,7 +39,7 @@ class Tile:
 def tiles(length: int, step: int) -> list[Tile]:
     """Tiles of three and two pixels that cover a line of `length`; of one where pixels lie too far apart (`step`
     bytes) or there is but one."""
-    if length == 1 or step * (_MOST_PIXELS - 1) + 4 * _MOST_UNROLLED > _FARTHEST:
+    if length == 1 or step * (_MOST_PIXELS - 1) + 4 * (_MOST_UNROLLED + 2) > _FARTHEST:
         return [Tile(1, 0, length)]
     twos = (-length) % 3
     threes = (length - 2 * twos) // 3

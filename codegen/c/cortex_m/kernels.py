@@ -58,19 +58,19 @@ class _Products(Kernel):
     kind: str
     portable: Kernel
     family, fixed = "cortex_m", True
+    by_blocks = True
+    """Whether the code goes through blocks of groups outside the pixels of a line."""
 
     def supports(self, node: Node, target: Target) -> bool:
         return is_product(node, target)
 
     def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
-        # Tiles of up to three pixels take blocks of groups one after the other along a row; where rows are one line,
-        # tiles may go on in the next row.
+        # Tiles of up to three pixels; blocks of groups are taken one after the other along a line, perhaps of all rows.
         shape = self.shape(node, plane(x), plane(y))
-        if runs_of(shape).blocks > 1 and not is_depthwise(shape):
-            return window_lead(node, x, y, pixels=None)
         lines = lines_of(shape, None)
         one_line = lines.count == 1 and lines.x_row == 0
-        return window_lead(node, *((_flat(x), _flat(y)) if one_line else (x, y)), pixels=_MOST_PIXELS)
+        pixels = None if self.by_blocks and runs_of(shape).blocks > 1 else _MOST_PIXELS
+        return window_lead(node, *((_flat(x), _flat(y)) if one_line else (x, y)), pixels=pixels)
 
     def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
         raise NotImplementedError
@@ -88,11 +88,12 @@ class _Dsp(_Products):
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
-        if request.inputs[0].external and x.channels % 4:
+        shape = self.shape(node, x, y)
+        if request.inputs[0].external and runs_of(shape).length % 4:
             return self.portable.generate(request)  # words would be read behind the caller's memory
         residual = plane(request.inputs[1]) if node.optional(5) is not None else None
         return conv_code(
-            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
+            shape, self.weights(node), node.input(2).array, node.input(3).array,
             node.call.int("x_zp"), ending_of(node), residual, request.symbol,
         )  # fmt: skip
 
@@ -132,6 +133,8 @@ class _Gemm(_Products):
 
 class _Depthwise(_Conv2d):
     """One channel a group, of few taps."""
+
+    by_blocks = False
 
     def supports(self, node: Node, target: Target) -> bool:
         if not super().supports(node, target) or node.optional(5) is not None:
