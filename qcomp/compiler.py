@@ -383,10 +383,12 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
 def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
     graph = _choose_precision(canonical(graph, options), options)
+    if options.io == "int8":
+        graph.attrs["io"] = "int8"
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
         graph = _run(graph, [*grid_passes(ranges, options.per_tensor), QuantizeState(options.per_tensor)], options)
-    return _run(graph, integer_lowering(), options)
+    return _run(graph, [*integer_lowering(), *arithmetic_passes(options)], options)
 
 
 def integer_lowering(own_scales: bool = True) -> list[Pass]:

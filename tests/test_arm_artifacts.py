@@ -130,3 +130,24 @@ def test_tiles_cover_all_channels(products: Products) -> None:
         found = widths(products, channels)
         assert sum(found) == -(-channels // 4) and max(found) <= len(products.heights)
         assert max(found) - min(found) <= 1
+
+
+@pytest.mark.slow
+@emulated
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize("network", ["resnet8_32", "dscnn_49x10", "ppocr_rec", "efficientnet_lite0"])
+def test_networks(network: str, name: str, tmp_path: Path) -> None:
+    """Three real inputs each; EfficientNet needs torch, once."""
+    import qcomp
+    import qcomp.zoo
+    from qcomp.compiler import Options
+
+    case = qcomp.zoo.load(network)
+    artifact = qcomp.compile(
+        case.onnx_path, shapes=case.shapes, target=name, calibration=case.calibration_samples(8),
+        options=Options(levels=(name,)),
+    )  # fmt: skip
+    samples = list(case.feeds(3))
+    found = EmulatedModel(artifact.save(tmp_path / "model.so")).run_all(samples)
+    for sample, outputs in zip(samples, found, strict=True):
+        assert all(same_bits(array, outputs[key]) for key, array in run(artifact.graph, sample).items())

@@ -43,10 +43,18 @@ def check(
         )  # fmt: skip
     machine = target_named(target)
     from qcomp.compiler import Options, is_quantized, preview
+    from qcomp.reports.arithmetic import check_arithmetic
     from qcomp.reports.coverage import coverage
 
     graph = read_graph(model, shapes)
-    integer = preview(graph, Options(precision=precision))
+    fixed = machine.requantize == "fixed"
+    options = Options(precision=precision, requantize=machine.requantize, io="int8" if fixed else "")
+    integer = preview(graph, options)
+    notes = batch_notes(graph)
+    try:
+        check_arithmetic(integer, machine)
+    except QcompError as error:
+        notes.append(f"it cannot be compiled: {error}")
     found = coverage(integer)
     facts: dict[str, Any] = {
         "model": str(model),
@@ -61,7 +69,7 @@ def check(
         ],
         "float_copies": list(found.float_copies),
         "without_kernel": _without_kernel(integer, machine),
-        "notes": batch_notes(graph),
+        "notes": notes,
     }
     if json:
         print_json(facts)

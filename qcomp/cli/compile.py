@@ -244,6 +244,13 @@ def compile_model(
     facts = _facts(artifact, model, written, emit, findings, time.perf_counter() - start)
     facts["quality"] = [line for quality in qualities[-1:] for line in quality.lines()]
     facts["notes"] += batch_notes(graph)
+    if artifact.options.io == "int8":
+        edges = dict.fromkeys((*artifact.graph.inputs, *artifact.graph.outputs))
+        facts["notes"] += [
+            f"%{value.name} stays float32, --io int8 or not: what is beside it does not compute in int8 on one grid"
+            for value in edges
+            if value.dtype.is_float
+        ]
     facts["notes"] += [
         f"to fit into RAM, everything up to {found.layer!r} runs in {found.bands} bands of rows: "
         f"{found.work - 1:.1%} more multiply-accumulates"

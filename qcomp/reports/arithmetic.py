@@ -27,7 +27,7 @@ def check_arithmetic(graph: Graph, target: Target) -> None:
     if not found:
         return
     edges = all(node.op.name in ("quantize", "dequantize") for node in found)
-    rounding = all(not _holds_floats(node) for node in found)
+    rounding = all("fixed" in node.op.attributes and not _holds_floats(node) for node in found)
     if rounding:
         fix = "round in fixed point (--requantize fixed, the default for this target)"
     elif edges:
