@@ -29,10 +29,9 @@ _FARTHEST = 4095
 
 @dataclass(frozen=True)
 class Tile:
-    """`repeats` tiles of `pixels` pixels from pixel `first` of a line on."""
+    """`repeats` tiles of `pixels` neighbours, behind those of the tiles before it in a line."""
 
     pixels: int
-    first: int
     repeats: int
 
 
@@ -40,10 +39,10 @@ def tiles(length: int, step: int) -> list[Tile]:
     """Tiles of three and two pixels that cover a line of `length`; of one where pixels lie too far apart (`step`
     bytes) or there is but one."""
     if length == 1 or step * (_MOST_PIXELS - 1) + 4 * (_MOST_UNROLLED + 2) > _FARTHEST:
-        return [Tile(1, 0, length)]
+        return [Tile(1, length)]
     twos = (-length) % 3
     threes = (length - 2 * twos) // 3
-    found = [Tile(3, 0, threes), Tile(2, 3 * threes, twos)]
+    found = [Tile(3, threes), Tile(2, twos)]
     return [tile for tile in found if tile.repeats > 0]
 
 

@@ -37,7 +37,7 @@ def depthwise_code(
     packed = padded(weights.reshape(channels, len(offsets)), width).reshape(-1, 4, len(offsets)).transpose(0, 2, 1)
     lines = lines_of(shape, None)
     pairs, single = divmod(lines.length, 2)
-    found = [tile for tile in (Tile(2, 0, pairs), Tile(1, 2 * pairs, single)) if tile.repeats]
+    found = [tile for tile in (Tile(2, pairs), Tile(1, single)) if tile.repeats]
     text = render(
         "dsp_depthwise.c.j2", symbol=symbol, heights=[tile.pixels for tile in found], channels=channels,
         offsets=offsets, xs=shape.strides[1] * channels, ys=channels, ending=ending, tiles=found, lines=lines,

@@ -26,7 +26,7 @@ def rounding() -> CFunction:
 def pairs(length: int) -> list[Tile]:
     """Tiles of two pixels, and of one for what is left, that cover a line."""
     two, one = divmod(length, 2)
-    return [tile for tile in (Tile(2, 0, two), Tile(1, 2 * two, one)) if tile.repeats]
+    return [tile for tile in (Tile(2, two), Tile(1, one)) if tile.repeats]
 
 
 def conv_code(
