@@ -8,12 +8,12 @@ from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
 from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of, takes
-from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.vector.packing import bias_fits
+from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, dense_shape, residual_moves
 from qcomp.codegen.c.vector.runs import runs_of
 from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
-from qcomp.codegen.plan.buffer import Buffer
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.ir import DType, Node
 from qcomp.targets import Target
 
@@ -22,10 +22,8 @@ _FORMS: tuple[Products, ...] = (SMMLA, SDOT, SMLAL)
 _KINDS = {DType.I8: "i8", DType.I16: "i16", DType.F32: "f32"}
 
 
-class _Products(Kernel):
+class _Products(ProductRow):
     """Convolutions, and what can be seen as one."""
-
-    kind: str
 
     def __init__(self, form: Products) -> None:
         self.products = form
@@ -39,17 +37,10 @@ class _Products(Kernel):
 
     def _is_slower(self, node: Node, target: Target) -> bool:
         """Whether another form does more at a time for runs and lines of these lengths."""
-        shape = self.shape(node, *(plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output)))
+        shape = dense_shape(self, node)
         taps, pixels = runs_of(shape).length, line_length(shape)
         others = (form for form in _FORMS if form.feature in target.features)
         return any(form.rate(taps, pixels) > self.products.rate(taps, pixels) for form in others)
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        raise NotImplementedError
-
-    def weights(self, node: Node) -> Int8:
-        """int8 [O, KH, KW, C/groups]."""
-        raise NotImplementedError
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, (x, y) = request.node, _planes(request)
@@ -82,55 +73,31 @@ def _ending(request: KernelRequest) -> Ending:
     )  # fmt: skip
 
 
-def _window(node: Node, x: Plane, y: Plane) -> ConvShape:
-    _, rows, columns, _ = node.input(1).shape
-    return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
-
-
-class Conv2d(_Products):
-    kind, op = "conv", "qconv2d"
-
+class Conv2d(ConvolutionRow, _Products):
     def supports(self, node: Node, target: Target) -> bool:
-        residual = node.optional(5)
-        return super().supports(node, target) and (residual is None or not residual.is_constant)
-
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        return _window(node, x, y)
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array
+        return super().supports(node, target) and residual_moves(node)
 
 
-class Depthwise(Kernel):
+class Depthwise(ConvolutionRow):
     """One channel a group, of few taps; the weights -128, which other tools may make, are left to portable code."""
 
-    name, op, family, requires = "neon_depthwise", "qconv2d", "neon", frozenset({"neon"})
+    name, family, requires = "neon_depthwise", "neon", frozenset({"neon"})
     code = staticmethod(depthwise_code)
 
     def supports(self, node: Node, target: Target) -> bool:
         if not _is_product(node, target) or node.optional(5) is not None:
             return False
-        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        shape = _window(node, x, y)
+        shape = dense_shape(self, node)
         return is_depthwise(shape) and self.takes(shape, node.input(1).array)
 
     def takes(self, shape: ConvShape, weights: Int8) -> bool:
         few = shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
         return few and int(weights.min(initial=0)) > -128
 
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.input(1).shape[1:3]),)
-
     def generate(self, request: KernelRequest) -> KernelCode:
         node, (x, y) = request.node, _planes(request)
         return self.code(
-            _window(node, x, y), node.input(1).array, node.input(2).array, node.input(3).array,
+            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
             node.call.int("x_zp"), _ending(request), request.symbol, request.inputs[0].external,
         )  # fmt: skip
 
@@ -145,16 +112,8 @@ class DepthwiseDots(Depthwise):
         return has_dots(shape)
 
 
-class Gemm(_Products):
-    """A matrix product is a 1x1 convolution of rows."""
-
-    kind, op = "gemm", "qgemm"
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        return ConvShape(x, y)
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array[:, None, None, :]
+class Gemm(MatrixProductRow, _Products):
+    pass
 
 
 ARM_KERNELS: tuple[Kernel, ...] = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from qcomp.codegen.c.arm.elementwise import (
     MOST_PLANES,
     Operand,
@@ -16,9 +14,10 @@ from qcomp.codegen.c.arm.elementwise import (
 )
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.pool import MOST_SUMMED, average_pool_code, max_pool_code
-from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.kernel import Buffer, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import stored_table
-from qcomp.codegen.c.vector.views import all_constant, plane, window_halo, window_shape
+from qcomp.codegen.c.vector.rows import PoolRow, computed_operands, operand_pair
+from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
@@ -64,20 +63,15 @@ class _Binary(NeonKernel):
         return int8 and can_walk(tuple(v.shape for v in values)) and all_constant(node, 2)
 
     def in_place(self, node: Node) -> tuple[int, ...]:
-        moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
-        return tuple(i for i, v in enumerate(moving) if v.shape == node.output.shape)
+        return tuple(i for i, v in enumerate(computed_operands(node)) if v.shape == node.output.shape)
 
     def mults(self, node: Node) -> tuple[float, float]:
         raise NotImplementedError
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, call, moving = request.node, request.node.call, iter(request.inputs)
-        buffers, fixed = [], {}
-        for i in range(2):
-            value = node.input(i)
-            if value.is_constant:
-                fixed[i] = value.array
-            buffers.append(Buffer(value.dtype, value.shape) if value.is_constant else next(moving))
+        node, call = request.node, request.node.call
+        buffers, constants = operand_pair(request)
+        fixed = {i: value.array for i, value in constants.items()}
         a_mult, b_mult = self.mults(node)
         a, b = Operand(call.int("a_zp"), a_mult), Operand(call.int("b_zp"), b_mult)
         ending = Ending("i8", call.int("zp"), call.int("lo"), call.int("hi"), table_of(node, 2))
@@ -164,7 +158,7 @@ class Dequantize(NeonKernel):
         return dequantize_code(quant.scale[0], quant.zero_point[0], buffers, request.symbol)
 
 
-class MaxPool(NeonKernel):
+class MaxPool(PoolRow, NeonKernel):
     """Channels-last int8 windows."""
 
     kind, op = "max_pool", "max_pool"
@@ -172,20 +166,14 @@ class MaxPool(NeonKernel):
     def fits(self, node: Node) -> bool:
         return node.input(0).dtype is DType.I8 and node.attrs["layout"] == "NHWC"
 
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.call.ints("kernel")),)
-
     def halo_fill(self, node: Node) -> int:
         return -128
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        x, y = plane(request.inputs[0]), plane(request.outputs[0])
-        kh, kw = request.node.call.ints("kernel")
-        shape = window_shape(request.node, x, y, (kh, kw), x.channels)
-        return max_pool_code(shape, request.symbol, request.inputs[0].external)
+        return max_pool_code(self.shape(request), request.symbol, request.inputs[0].external)
 
 
-class AveragePool(NeonKernel):
+class AveragePool(PoolRow, NeonKernel):
     """Windows of rows that are not too long, whole images included."""
 
     kind, op = "avg_pool", "qavg_pool"
@@ -193,17 +181,11 @@ class AveragePool(NeonKernel):
     def fits(self, node: Node) -> bool:
         return node.call.ints("kernel")[1] <= MOST_SUMMED
 
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.call.ints("kernel")),)
-
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, call = request.node, request.node.call
-        x, y = plane(request.inputs[0]), plane(request.outputs[0])
-        kh, kw = call.ints("kernel")
-        mult = (call.float("ratio") / QAvgPool.counts(call)).astype(np.float32)
+        call = request.node.call
         ending = Ending("i8", call.int("zp"), call.int("lo"), call.int("hi"))
         return average_pool_code(
-            window_shape(node, x, y, (kh, kw), x.channels), mult, call.int("x_zp"), ending, request.symbol,
+            self.shape(request), QAvgPool.multipliers(call), call.int("x_zp"), ending, request.symbol,
             request.inputs[0].external,
         )  # fmt: skip
 

@@ -10,13 +10,13 @@ from qcomp.codegen.c.cortex_m.ending import Added, Ending
 from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.mve import conv_code as mve_conv_code
 from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwise_code
-from qcomp.codegen.c.kernel import NO_HALO, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable import products as portable
 from qcomp.codegen.c.portable.code import stored_table
 from qcomp.codegen.c.vector.packing import bias_fits
+from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, dense_shape, residual_moves
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane
-from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.codegen.c.windows import window_lead
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
@@ -52,10 +52,9 @@ def _flat(buffer: Buffer) -> Buffer:
     return Buffer(buffer.dtype, (math.prod(buffer.shape[:-1]), buffer.shape[-1]))
 
 
-class _Products(Kernel):
+class _Products(ProductRow):
     """Convolutions, and what can be seen as one."""
 
-    kind: str
     portable: Kernel
     family, fixed = "cortex_m", True
     by_blocks = True
@@ -71,13 +70,6 @@ class _Products(Kernel):
         one_line = lines.count == 1 and lines.x_row == 0
         pixels = None if self.by_blocks and runs_of(shape).blocks > 1 else _MOST_PIXELS
         return window_lead(node, *((_flat(x), _flat(y)) if one_line else (x, y)), pixels=pixels)
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        raise NotImplementedError
-
-    def weights(self, node: Node) -> Int8:
-        """int8 [O, KH, KW, C/groups]."""
-        raise NotImplementedError
 
 
 class _Dsp(_Products):
@@ -98,37 +90,15 @@ class _Dsp(_Products):
         )  # fmt: skip
 
 
-class _Conv2d(_Products):
-    kind, op, portable = "conv", "qconv2d", portable.QConv2d()
+class _Conv2d(ConvolutionRow, _Products):
+    portable = portable.QConv2d()
 
     def supports(self, node: Node, target: Target) -> bool:
-        residual = node.optional(5)
-        return super().supports(node, target) and (residual is None or not residual.is_constant)
-
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        _, rows, columns, _ = node.input(1).shape
-        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array
+        return super().supports(node, target) and residual_moves(node)
 
 
-class _Gemm(_Products):
-    """A matrix product is a 1x1 convolution of rows."""
-
-    kind, op, portable = "gemm", "qgemm", portable.QGemm()
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        return ConvShape(x, y)
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array[:, None, None, :]
+class _Gemm(MatrixProductRow, _Products):
+    portable = portable.QGemm()
 
 
 class _Depthwise(_Conv2d):
@@ -139,8 +109,7 @@ class _Depthwise(_Conv2d):
     def supports(self, node: Node, target: Target) -> bool:
         if not super().supports(node, target) or node.optional(5) is not None:
             return False
-        x, y = (plane(Buffer(v.dtype, v.shape)) for v in (node.input(0), node.output))
-        shape = self.shape(node, x, y)
+        shape = dense_shape(self, node)
         return is_depthwise(shape) and shape.kernel[0] * shape.kernel[1] <= MOST_TAPS
 
 

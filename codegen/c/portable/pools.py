@@ -55,7 +55,7 @@ class Pool(Kernel):
             divisors = operands.constant(AvgPoolOp.counts(call).astype(np.float32))
             kind, shift, start, step, finish = "float", 0, "0.0f", "acc + v", "acc / divisor"
         else:
-            mult = (call.float("ratio") / QAvgPoolOp.counts(call)).astype(np.float32)
+            mult = QAvgPoolOp.multipliers(call)
             kind, shift, start, step = "int32_t", call.int("x_zp") + x.source.shift, "0", "acc + v"
             zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
             if is_fixed(call):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from qcomp.codegen.c.kernel import Buffer, Halo, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.vector.views import all_constant, plane, window_halo, window_shape
+from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.vector.rows import PoolRow, computed_operands, operand_pair
+from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.codegen.c.x86.elementwise import (
     Scalars,
@@ -47,26 +46,18 @@ class _Binary(X86Kernel):
         return can_walk(shapes) and all_constant(node, 2) and not all_constant(node, 0, 1)
 
     def in_place(self, node: Node) -> tuple[int, ...]:
-        moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
-        return tuple(i for i, v in enumerate(moving) if v.shape == node.output.shape)
+        return tuple(i for i, v in enumerate(computed_operands(node)) if v.shape == node.output.shape)
 
     def scalars(self, node: Node) -> Scalars:
         raise NotImplementedError
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node = request.node
-        moving = iter(request.inputs)
-        buffers, fixed = [], {}
-        for i in range(2):
-            value = node.input(i)
-            if value.is_constant:
-                buffers.append(Buffer(value.dtype, value.shape))
-                fixed[i] = (value.array.astype(np.int16) + OFFSET).astype(np.uint8)
-            else:
-                buffers.append(next(moving))
+        (a, b), constants = operand_pair(request)
+        fixed = {i: stored_constant(value) for i, value in constants.items()}
         generate = add_code if self.op == "qadd" else mul_code
         return generate(
-            buffers[0], buffers[1], request.outputs[0], self.scalars(node), stored_table(node, 2),
+            a, b, request.outputs[0], self.scalars(node), stored_table(node, 2),
             self.isa, request.symbol, fixed,
         )  # fmt: skip
 
@@ -99,17 +90,12 @@ class WordAdd(X86Kernel):
         return alike and not all_constant(node, 0, 1) and any(v.dtype is DType.I16 for v in values)
 
     def in_place(self, node: Node) -> tuple[int, ...]:
-        moving = [v for v in (node.input(0), node.input(1)) if not v.is_constant]
-        return tuple(i for i, v in enumerate(moving) if v.dtype is node.output.dtype)
+        return tuple(i for i, v in enumerate(computed_operands(node)) if v.dtype is node.output.dtype)
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, call, moving = request.node, request.node.call, iter(request.inputs)
-        buffers, fixed = [], {}
-        for i in range(2):
-            value = node.input(i)
-            if value.is_constant:
-                fixed[i] = stored_constant(value)
-            buffers.append(Buffer(value.dtype, value.shape) if value.is_constant else next(moving))
+        node, call = request.node, request.node.call
+        buffers, constants = operand_pair(request)
+        fixed = {i: stored_constant(value) for i, value in constants.items()}
         a_zp, b_zp = (call.int(f"{n}_zp") + stored_offset(node.input(i)) for i, n in enumerate("ab"))
         limits = stored_limits(node)
         scalars = Scalars(a_zp, b_zp, call.float("a_mult"), call.float("b_mult"), **limits)
@@ -210,7 +196,7 @@ class Dequantize(X86Kernel):
         )
 
 
-class MaxPool(X86Kernel):
+class MaxPool(PoolRow, X86Kernel):
     """Channels-last int8 windows."""
 
     kind, op = "max_pool", "max_pool"
@@ -219,19 +205,14 @@ class MaxPool(X86Kernel):
         x = node.input(0)
         return x.dtype is DType.I8 and not x.is_constant and node.attrs["layout"] == "NHWC"
 
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.call.ints("kernel")),)
-
     def halo_fill(self, node: Node) -> int:
         return -128
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        x, y = plane(request.inputs[0]), plane(request.outputs[0])
-        kh, kw = request.node.call.ints("kernel")
-        return max_pool_code(window_shape(request.node, x, y, (kh, kw), x.channels), self.isa, request.symbol)
+        return max_pool_code(self.shape(request), self.isa, request.symbol)
 
 
-class QAveragePool(X86Kernel):
+class QAveragePool(PoolRow, X86Kernel):
     """Windows of any size, whole images included."""
 
     kind, op = "avg_pool", "qavg_pool"
@@ -239,16 +220,9 @@ class QAveragePool(X86Kernel):
     def fits(self, node: Node) -> bool:
         return not all_constant(node, 0)
 
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.call.ints("kernel")),)
-
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, call = request.node, request.node.call
-        x, y = plane(request.inputs[0]), plane(request.outputs[0])
-        kh, kw = call.ints("kernel")
-        mult = (call.float("ratio") / QAvgPool.counts(call)).astype(np.float32)
-        shape = window_shape(node, x, y, (kh, kw), x.channels)
-        return avg_pool_code(shape, mult, requantization(node), self.isa, request.symbol)
+        node, mult = request.node, QAvgPool.multipliers(request.node.call)
+        return avg_pool_code(self.shape(request), mult, requantization(node), self.isa, request.symbol)
 
 
 class Interleave(X86Kernel):

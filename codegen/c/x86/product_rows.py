@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from qcomp.codegen.c.kernel import NO_HALO, Buffer, CFunction, Halo, Kernel, KernelCode, KernelRequest, activations
+from qcomp.codegen.c.kernel import Buffer, CFunction, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.recurrent import Gru, Lstm
 from qcomp.codegen.c.vector.packing import bias_fits
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane, window_halo, window_shape
+from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, residual_moves
+from qcomp.codegen.c.vector.shapes import ConvShape, Residual
+from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
 from qcomp.codegen.c.x86.conv import conv_code
@@ -25,7 +26,7 @@ from qcomp.codegen.c.x86.views import byte_plane, requantization
 from qcomp.ir import DType, Node
 
 
-class _Products(X86Kernel):
+class _Products(X86Kernel, ProductRow):
     """Convolutions, and what can be seen as one."""
 
     scheduled = True
@@ -39,13 +40,6 @@ class _Products(X86Kernel):
 
     def isa_of(self, node: Node) -> Isa:
         return self.isa.for_words if _reads_words(node) else self.isa
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        raise NotImplementedError
-
-    def weights(self, node: Node) -> Int8:
-        """int8 [O, KH, KW, C/groups]."""
-        raise NotImplementedError
 
     def form(self, node: Node) -> str:
         x, y = (Buffer(v.dtype, v.shape) for v in (node.input(0), node.output))
@@ -93,39 +87,15 @@ def _residual(request: KernelRequest) -> Residual | None:
     return Residual(plane(request.inputs[1]), call.int("r_zp") + OFFSET, call.float("r_mult"))
 
 
-class QConv2d(_Products):
+class QConv2d(ConvolutionRow, _Products):
     """Implicit GEMM, or interleaved rows for a depthwise convolution of int8 results."""
 
-    kind, op = "conv", "qconv2d"
-
     def fits(self, node: Node) -> bool:
-        residual = node.optional(5)
-        return super().fits(node) and (residual is None or not residual.is_constant)
-
-    def halo(self, node: Node) -> tuple[Halo, ...]:
-        return (window_halo(node, node.input(1).shape[1:3]), *[NO_HALO] * (len(activations(node)) - 1))
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return () if node.optional(5) in (None, node.input(0)) else (1,)  # the input is read around a pixel
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        _, rows, columns, _ = node.input(1).shape
-        return window_shape(node, x, y, (rows, columns), node.call.int("groups"))
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array
+        return super().fits(node) and residual_moves(node)
 
 
-class QGemm(_Products):
-    """A matrix product is a 1x1 convolution of rows."""
-
-    kind, op = "gemm", "qgemm"
-
-    def shape(self, node: Node, x: Plane, y: Plane) -> ConvShape:
-        return ConvShape(x, y)
-
-    def weights(self, node: Node) -> Int8:
-        return node.input(1).array[:, None, None, :]
+class QGemm(MatrixProductRow, _Products):
+    pass
 
 
 class DynamicGemm(X86Kernel):

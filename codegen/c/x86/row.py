@@ -11,8 +11,6 @@ from qcomp.targets.loader import Target
 OFFSET = 128
 
 
-
-
 class X86Kernel(Kernel):
     """A row for one instruction set; activations are stored unsigned."""
 

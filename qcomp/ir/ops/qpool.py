@@ -47,8 +47,12 @@ class QAvgPool(Op):
         kernel, strides, pads = call.ints("kernel"), call.ints("strides"), call.ints("pads")
         centred = pad_nhwc(x.astype(np.int32) - call.int("x_zp"), pads)
         acc = windows_nhwc(centred, kernel, strides, (1, 1)).sum(axis=(3, 4), dtype=np.int64)
-        mult = (call.float("ratio") / self.counts(call)).astype(np.float32)[None, :, :, None]
-        return [rescaled(call, acc, mult)]
+        return [rescaled(call, acc, self.multipliers(call)[None, :, :, None])]
+
+    @staticmethod
+    def multipliers(call: Call) -> np.ndarray:
+        """What the sum of each output position is multiplied by, float32 [OH, OW]."""
+        return np.asarray((call.float("ratio") / QAvgPool.counts(call)).astype(np.float32))
 
     @staticmethod
     def counts(call: Call) -> np.ndarray:
@@ -67,6 +71,6 @@ class QAvgPool(Op):
             low, high = min(low, 0.0), max(high, 0.0)
         # with n taps inside the image, the sum lies between n·low and n·high
         inside = self.counts(replace(call, attrs={**call.attrs, "count_include_pad": False}))
-        mult = (call.float("ratio") / self.counts(call)).astype(np.float32)
+        mult = self.multipliers(call)
         ends = [(inside * end).astype(np.float32) * mult for end in (low, high)]
         return [result_interval(call, np.minimum(*ends).min(), np.maximum(*ends).max(), 1)]
