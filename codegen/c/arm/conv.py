@@ -15,7 +15,7 @@ from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.vector.packing import as_bytes, padded, stored_bias
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual, is_flat
 
 _LONGEST_LINE = 64
 _SHORT_LINE = 12
@@ -106,8 +106,7 @@ def line_length(shape: ConvShape) -> int:
 
 def _lines(shape: ConvShape, residual: Residual | None) -> _Lines:
     x, y, (sh, _) = shape.x, shape.y, shape.strides
-    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and not any(shape.pads)
-    if pointwise and x.dense and y.dense and (residual is None or residual.plane.dense):
+    if is_flat(shape, residual):
         pixels = y.batch * y.height * y.width
         fitting = [d for d in range(1, min(pixels, _LONGEST_LINE) + 1) if pixels % d == 0]
         length = fitting[-1] if fitting[-1] >= min(pixels, _SHORT_LINE) else pixels
@@ -174,7 +173,6 @@ def conv_code(
     constants = [np.concatenate(packed), np.concatenate(mults)]
     if ending.table is not None:
         constants.append(np.array(ending.table, np.uint8))
-    kind = "gemm" if len(layout.offsets) == 1 else "conv"
     top = widths(products, layout.outputs)[0]
-    kernel = f"{products.name} {kind} {products.covered(lines.length, top)[0][0]}x{LANES * top}"
+    kernel = f"{products.name} {layout.kind} {products.covered(lines.length, top)[0][0]}x{LANES * top}"
     return KernelCode(tuple(helpers.values()), text, parts.count, tuple(constants), kernel)

@@ -13,6 +13,7 @@ from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import KernelCode
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.runs import tap_offsets
 from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
@@ -63,11 +64,8 @@ def depthwise_code(
     weights: int8 [C, KH, KW, 1] in [-127, 127], so that two products with int8 add up in 16 bits; bias, mult: [C].
     external: nothing behind the end of x may be read."""
     x, y, channels = shape.x, shape.y, shape.y.channels
-    (kh, kw), (sh, sw), (dh, dw) = shape.kernel, shape.strides, shape.dilations
-    taps = [
-        _Tap(i * kw + j, (i * dh - shape.pads[0]) * x.row_stride + (j * dw - shape.pads[1]) * channels)
-        for i in range(kh) for j in range(kw)
-    ]  # fmt: skip
+    (kh, kw), (sh, sw) = shape.kernel, shape.strides
+    taps = [_Tap(index, offset) for index, offset in enumerate(tap_offsets(shape))]
     width = -(-channels // _CHANNELS) * _CHANNELS
     flat = padded(weights.reshape(channels, kh * kw), width)
     packed = flat.reshape(-1, _CHANNELS, kh * kw).transpose(0, 2, 1)  # [blocks, taps, 16]

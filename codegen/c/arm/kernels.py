@@ -7,12 +7,20 @@ from qcomp.codegen.c.arm.depthwise import MOST_TAPS, depthwise_code
 from qcomp.codegen.c.arm.depthwise_dots import depthwise_dots_code, has_dots
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.products import SDOT, SMLAL, SMMLA, Products
-from qcomp.codegen.c.arm.rows import NEON_ROWS, table_of, takes
+from qcomp.codegen.c.arm.rows import NEON_ROWS, takes
 from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
+from qcomp.codegen.c.portable.code import signed_table
 from qcomp.codegen.c.vector.packing import bias_fits
-from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, dense_shape, residual_moves
+from qcomp.codegen.c.vector.rows import (
+    ConvolutionRow,
+    MatrixProductRow,
+    ProductRow,
+    dense_shape,
+    residual_moves,
+    residual_of,
+)
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane
 from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.ir import DType, Node
 from qcomp.targets import Target
@@ -64,12 +72,9 @@ def _planes(request: KernelRequest) -> tuple[Plane, Plane]:
 
 def _ending(request: KernelRequest) -> Ending:
     node, call = request.node, request.node.call
-    residual = None
-    if node.optional(5) is not None:
-        residual = Residual(plane(request.inputs[1]), call.int("r_zp"), call.float("r_mult"))
     return Ending(
-        _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"),
-        table_of(node, 4), residual,
+        _KINDS[node.output.dtype], call.int("zp"), call.int("lo"), call.int("hi"), signed_table(node, 4),
+        residual_of(request),
     )  # fmt: skip
 
 

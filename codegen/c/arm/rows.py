@@ -15,19 +15,13 @@ from qcomp.codegen.c.arm.elementwise import (
 from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.pool import MOST_SUMMED, average_pool_code, max_pool_code
 from qcomp.codegen.c.kernel import Buffer, Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.portable.code import signed_table
 from qcomp.codegen.c.vector.rows import PoolRow, computed_operands, operand_pair
 from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.ir import DType, Node
 from qcomp.ir.ops.qpool import QAvgPool
 from qcomp.targets import Target
-
-
-def table_of(node: Node, operand: int) -> tuple[int, ...] | None:
-    """The constant table operand, as uint8 by stored byte; None where it is absent."""
-    value = node.optional(operand)
-    return None if value is None else tuple(int(v) for v in stored_table(value.array, 0))
 
 
 def takes(target: Target) -> bool:
@@ -74,7 +68,7 @@ class _Binary(NeonKernel):
         fixed = {i: value.array for i, value in constants.items()}
         a_mult, b_mult = self.mults(node)
         a, b = Operand(call.int("a_zp"), a_mult), Operand(call.int("b_zp"), b_mult)
-        ending = Ending("i8", call.int("zp"), call.int("lo"), call.int("hi"), table_of(node, 2))
+        ending = Ending("i8", call.int("zp"), call.int("lo"), call.int("hi"), signed_table(node, 2))
         code = add_code if self.op == "qadd" else mul_code
         return code(a, b, ending, [*buffers, request.outputs[0]], request.symbol, fixed)
 
@@ -103,7 +97,7 @@ class Table(NeonKernel):
         return (0,)
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        table = table_of(request.node, 1)
+        table = signed_table(request.node, 1)
         assert table is not None
         return table_code(table, [request.inputs[0], request.outputs[0]], request.symbol)
 

@@ -7,32 +7,21 @@ modulo 2^32, so ΣxB must be proved to fit in 24 bits; where it is not, both byt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from qcomp.codegen.c.cortex_m.ending import Ending
-from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.render import render
+from qcomp.codegen.c.cortex_m.walk import Groups, Packed, Tile, line_length, walked
 from qcomp.codegen.c.kernel import CFunction, KernelCode
-from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.vector.packing import as_bytes, padded, stored_bias
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Plane
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 #: Pixels of a tile: what 14 registers hold.
 _MOST_PIXELS = 3
 _MOST_UNROLLED = 4
 #: Byte offsets that a load reaches from a register.
 _FARTHEST = 4095
-
-
-@dataclass(frozen=True)
-class Tile:
-    """`repeats` tiles of `pixels` neighbours, behind those of the tiles before it in a line."""
-
-    pixels: int
-    repeats: int
 
 
 def tiles(length: int, step: int) -> list[Tile]:
@@ -60,44 +49,39 @@ def fits_24_bits(weights: Int8, bias: Int32) -> bool:
 
 
 def conv_code(
-    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, residual: Plane | None,
-    symbol: str,
-) -> KernelCode:  # fmt: skip
+    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, symbol: str
+) -> KernelCode:
     """C of a convolution (any groups, strides, dilations).
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  residual: where what `ending` adds lies.  Up to 3 bytes
-    behind the end of x are read.  Raises QcompError where bias - zp * sum(w) leaves int32."""
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  Up to 3 bytes behind the end of x are read.  Raises
+    QcompError where bias - zp * sum(w) leaves int32."""
     layout = runs_of(shape)
     folded = stored_bias(weights, bias, x_zp)
     multipliers = ending.multipliers(mult)
-    lines = lines_of(shape, residual)
     step = shape.strides[1] * shape.x.channels
     joint = fits_24_bits(weights, folded)
+    even = layout.outputs + layout.outputs % 2
     packed, scales = [], []
     for block, dense in enumerate(layout.weights(weights, shape.groups)):
         own = slice(block * layout.outputs, (block + 1) * layout.outputs)
-        even = layout.outputs + layout.outputs % 2
         packed.append(_packed(padded(dense, even), padded(folded[own], even), joint))
         scales.append(padded(multipliers[own], even))
-    parts = split(lines.count, shape.macs / max(1, lines.count) / 2)
-    slots = {"y": 1 + (residual is not None)}
-    slots |= {"w": slots["y"] + 1, "m": slots["y"] + 2, "table": slots["y"] + 3}
-    found = tiles(lines.length, step)
-    shape_of = (step, layout.dwords, len(layout.offsets), joint)
-    sums = {tile.pixels: _sums(tile.pixels, *shape_of) for tile in found}
+    found = tiles(line_length(shape, ending.residual), step)
+    sums = {tile.pixels: _sums(tile.pixels, step, layout.dwords, len(layout.offsets), joint) for tile in found}
     text = render(
-        "dsp_conv.c.j2", symbol=symbol, runs=layout.offsets, joint=joint,
-        names={pixels: helper.name for pixels, helper in sums.items()},
-        pair_bytes=8 * (1 + layout.dwords * len(layout.offsets)), ending=ending, slots=slots, parts=parts, lines=lines,
-        tiles=found, xs=step, ys=shape.y.channels, blocks=layout.blocks, inputs=layout.inputs, outputs=layout.outputs,
-        residual=residual, block_bytes=int(packed[0].size), scales=int(scales[0].size),
+        "dsp_conv.c.j2", symbol=symbol, runs=layout.offsets, joint=joint, tiles=found, ending=ending,
+        names={pixels: helper.name for pixels, helper in sums.items()}, ys=shape.y.channels, outputs=layout.outputs,
+        pair_bytes=8 * (1 + layout.dwords * len(layout.offsets)),
     )  # fmt: skip
-    constants = [np.concatenate(packed), np.concatenate(scales)]
-    if ending.table is not None:
-        constants.append(np.array(ending.table, np.uint8))
-    kind = "gemm" if len(layout.offsets) == 1 else "conv"
-    kernel = f"smlad {kind} {found[0].pixels}x2"
-    return KernelCode((ending.helper, *sums.values()), text, parts.count, tuple(constants), kernel)
+    constants = (
+        Packed("int8_t", "weights", np.concatenate(packed), int(packed[0].size)),
+        Packed(ending.multiplier_type, "mult", np.concatenate(scales), even),
+    )
+    kernel = f"smlad {layout.kind} {found[0].pixels}x2"
+    groups = Groups(layout.blocks, layout.inputs, layout.outputs)
+    return walked(
+        symbol, text, shape, ending, found, constants, 2, kernel, (ending.helper, *sums.values()), groups
+    )
 
 
 def _sums(pixels: int, step: int, dwords: int, runs: int, joint: bool) -> CFunction:

@@ -9,15 +9,8 @@ import numpy as np
 from qcomp.codegen.c.cortex_m.render import render
 from qcomp.codegen.c.kernel import CFunction
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.shapes import Residual
 from qcomp.ir.fixed_point import FixedFactors
-
-
-@dataclass(frozen=True)
-class Added:
-    """An int8 residual: (r - zp) * mult is added before rounding."""
-
-    zp: int
-    mult: float
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Ending:
     lo: int
     hi: int
     table: tuple[int, ...] | None = None
-    residual: Added | None = None
+    residual: Residual | None = None
     fixed: FixedFactors | None = None
     real: bool = False
 
@@ -48,6 +41,12 @@ class Ending:
         return "float" if self.fixed is None else "int32_t"
 
     @property
+    def residual_mult(self) -> str:
+        """C of the factor of a residual."""
+        assert self.residual is not None
+        return float_literal(self.residual.mult)
+
+    @property
     def helper(self) -> CFunction:
         """The C functions that `store` calls."""
         return CFunction("qc_m_round", render("round.c.j2"))
@@ -61,7 +60,7 @@ class Ending:
         else:
             product = f"(float){accumulator} * {multiplier}"
             if self.residual is not None:
-                added = f"(float)({residual} - {self.residual.zp}) * {float_literal(self.residual.mult)}"
+                added = f"(float)({residual} - {self.residual.zp}) * {self.residual_mult}"
                 product = f"({product}) + {added}"
             steps = f"qc_m_near({product})"
         stored = f"qc_m_clamp({steps}, {self.zp}, {self.lo}, {self.hi})"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 from qcomp.codegen.c.cortex_m.dsp import conv_code
 from qcomp.codegen.c.cortex_m.dsp_depthwise import MOST_TAPS, depthwise_code
-from qcomp.codegen.c.cortex_m.ending import Added, Ending
-from qcomp.codegen.c.cortex_m.lines import lines_of
+from qcomp.codegen.c.cortex_m.ending import Ending
 from qcomp.codegen.c.cortex_m.mve import conv_code as mve_conv_code
 from qcomp.codegen.c.cortex_m.mve_depthwise import depthwise_code as mve_depthwise_code
+from qcomp.codegen.c.cortex_m.walk import flattened
 from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable import products as portable
-from qcomp.codegen.c.portable.code import stored_table
+from qcomp.codegen.c.portable.code import signed_table
+from qcomp.codegen.c.vector.lead import window_lead
 from qcomp.codegen.c.vector.packing import bias_fits
-from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, dense_shape, residual_moves
+from qcomp.codegen.c.vector.rows import (
+    ConvolutionRow,
+    MatrixProductRow,
+    ProductRow,
+    dense_shape,
+    residual_moves,
+    residual_of,
+)
 from qcomp.codegen.c.vector.runs import runs_of
+from qcomp.codegen.c.vector.shapes import is_flat
 from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
-from qcomp.codegen.c.windows import window_lead
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.ir.requantize import is_fixed, product_factors
@@ -36,20 +44,13 @@ def is_product(node: Node, target: Target) -> bool:
     return constant and bias_fits(node.input(1).array, node.input(2).array, node.call.int("x_zp"))
 
 
-def ending_of(node: Node) -> Ending:
+def ending_of(request: KernelRequest) -> Ending:
     """How a product rounds."""
-    call, table = node.call, node.optional(4)
-    residual = None if node.optional(5) is None else Added(call.int("r_zp"), call.float("r_mult"))
+    node, call = request.node, request.node.call
     return Ending(
-        call.int("zp"), call.int("lo"), call.int("hi"),
-        None if table is None else tuple(int(v) for v in stored_table(table.array, 0)), residual,
+        call.int("zp"), call.int("lo"), call.int("hi"), signed_table(node, 4), residual_of(request),
         product_factors(call, node.input(3).array) if is_fixed(call) else None, node.output.dtype is DType.F32,
     )  # fmt: skip
-
-
-def _flat(buffer: Buffer) -> Buffer:
-    """A dense buffer as rows of channels."""
-    return Buffer(buffer.dtype, (math.prod(buffer.shape[:-1]), buffer.shape[-1]))
 
 
 class _Products(ProductRow):
@@ -66,10 +67,17 @@ class _Products(ProductRow):
     def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
         # Tiles of up to three pixels; blocks of groups are taken one after the other along a line, perhaps of all rows.
         shape = self.shape(node, plane(x), plane(y))
-        lines = lines_of(shape, None)
-        one_line = lines.count == 1 and lines.x_row == 0
         pixels = None if self.by_blocks and runs_of(shape).blocks > 1 else _MOST_PIXELS
-        return window_lead(node, *((_flat(x), _flat(y)) if one_line else (x, y)), pixels=pixels)
+        return window_lead(x, y, flattened(shape) if is_flat(shape, None) else shape, pixels)
+
+    def code(self, request: KernelRequest, generate: Callable[..., KernelCode]) -> KernelCode:
+        """What a generator of this folder makes of the node."""
+        node = request.node
+        shape = self.shape(node, plane(request.inputs[0]), plane(request.outputs[0]))
+        return generate(
+            shape, self.weights(node), node.input(2).array, node.input(3).array, node.call.int("x_zp"),
+            ending_of(request), request.symbol,
+        )  # fmt: skip
 
 
 class _Dsp(_Products):
@@ -79,15 +87,10 @@ class _Dsp(_Products):
         self.name = f"dsp_{self.kind}"
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
-        shape = self.shape(node, x, y)
+        shape = self.shape(request.node, plane(request.inputs[0]), plane(request.outputs[0]))
         if request.inputs[0].external and runs_of(shape).length % 4:
             return self.portable.generate(request)  # words would be read behind the caller's memory
-        residual = plane(request.inputs[1]) if node.optional(5) is not None else None
-        return conv_code(
-            shape, self.weights(node), node.input(2).array, node.input(3).array,
-            node.call.int("x_zp"), ending_of(node), residual, request.symbol,
-        )  # fmt: skip
+        return self.code(request, conv_code)
 
 
 class _Conv2d(ConvolutionRow, _Products):
@@ -119,13 +122,9 @@ class DspDepthwise(_Depthwise):
     name, requires = "dsp_depthwise", frozenset({"dsp"})
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
-        if request.inputs[0].external and x.channels % 4:
+        if request.inputs[0].external and request.node.input(0).shape[3] % 4:
             return self.portable.generate(request)
-        return depthwise_code(
-            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
-            node.call.int("x_zp"), ending_of(node), request.symbol,
-        )  # fmt: skip
+        return self.code(request, depthwise_code)
 
 
 class _Mve(_Products):
@@ -138,12 +137,7 @@ class _Mve(_Products):
         return super().supports(node, target) and not is_fixed(node.call)
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
-        residual = plane(request.inputs[1]) if node.optional(5) is not None else None
-        return mve_conv_code(
-            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
-            node.call.int("x_zp"), ending_of(node), residual, request.symbol,
-        )  # fmt: skip
+        return self.code(request, mve_conv_code)
 
 
 class MveConv2d(_Mve, _Conv2d):
@@ -164,11 +158,7 @@ class MveDepthwise(_Depthwise):
         return fits and super().supports(node, target)
 
     def generate(self, request: KernelRequest) -> KernelCode:
-        node, x, y = request.node, plane(request.inputs[0]), plane(request.outputs[0])
-        return mve_depthwise_code(
-            self.shape(node, x, y), self.weights(node), node.input(2).array, node.input(3).array,
-            node.call.int("x_zp"), ending_of(node), request.symbol,
-        )  # fmt: skip
+        return self.code(request, mve_depthwise_code)
 
 
 class DspConv2d(_Conv2d, _Dsp):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcomp.codegen.c.cortex_m.dsp import Tile
 from qcomp.codegen.c.cortex_m.ending import Ending
-from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.render import render
+from qcomp.codegen.c.cortex_m.walk import Groups, Packed, line_length, pairs, walked
 from qcomp.codegen.c.kernel import CFunction, KernelCode
-from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.vector.packing import padded, stored_bias
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Plane
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _VECTOR = 16
 
@@ -23,23 +20,15 @@ def rounding() -> CFunction:
     return CFunction("qc_mve_steps", render("mve_round.c.j2"))
 
 
-def pairs(length: int) -> list[Tile]:
-    """Tiles of two pixels, and of one for what is left, that cover a line."""
-    two, one = divmod(length, 2)
-    return [tile for tile in (Tile(2, two), Tile(1, one)) if tile.repeats]
-
-
 def conv_code(
-    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, residual: Plane | None,
-    symbol: str,
-) -> KernelCode:  # fmt: skip
+    shape: ConvShape, weights: Int8, bias: Int32, mult: Float32, x_zp: int, ending: Ending, symbol: str
+) -> KernelCode:
     """C of a convolution (any groups, strides, dilations) that rounds by float32.
 
-    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  residual: where what `ending` adds lies.  Nothing behind the
-    end of x is read.  Raises QcompError where bias - zp * sum(w) leaves int32."""
+    weights: int8 [O, KH, KW, C/groups]; bias, mult: [O].  Nothing behind the end of x is read.  Raises QcompError where
+    bias - zp * sum(w) leaves int32."""
     layout = runs_of(shape)
     folded = stored_bias(weights, bias, x_zp)
-    lines = lines_of(shape, residual)
     width = -(-layout.outputs // 4) * 4
     packed, starts, scales = [], [], []
     for block, dense in enumerate(layout.weights(weights, shape.groups)):
@@ -47,22 +36,19 @@ def conv_code(
         packed.append(_packed(padded(dense.reshape(*dense.shape[:2], -1)[:, :, : layout.length], width)))
         starts.append(padded(folded[own], width))
         scales.append(padded(mult[own].astype(np.float32), width))
-    parts = split(lines.count, shape.macs / max(1, lines.count) / _VECTOR)
-    y = 1 + (residual is not None)
-    found = pairs(lines.length)
+    found = pairs(line_length(shape, ending.residual))
     text = render(
-        "mve_conv.c.j2", symbol=symbol, runs=layout.offsets, length=layout.length, ending=ending,
-        slots={"y": y, "w": y + 1}, parts=parts, lines=lines, tiles=found, xs=shape.strides[1] * shape.x.channels,
-        ys=shape.y.channels, blocks=layout.blocks, inputs=layout.inputs, outputs=layout.outputs, scales=width,
-        block_bytes=int(packed[0].size),
-        residual_mult=float_literal(0.0 if ending.residual is None else ending.residual.mult),
+        "mve_conv.c.j2", symbol=symbol, runs=layout.offsets, length=layout.length, ending=ending, tiles=found,
+        xs=shape.strides[1] * shape.x.channels, ys=shape.y.channels, outputs=layout.outputs,
     )  # fmt: skip
-    constants = [np.concatenate(packed), np.concatenate(starts), np.concatenate(scales)]
-    if ending.table is not None:
-        constants.append(np.array(ending.table, np.uint8))
-    kind = "gemm" if len(layout.offsets) == 1 else "conv"
-    kernel = f"mve {kind} {found[0].pixels}x4"
-    return KernelCode((rounding(),), text, parts.count, tuple(constants), kernel)
+    constants = (
+        Packed("int8_t", "weights", np.concatenate(packed), int(packed[0].size)),
+        Packed("int32_t", "bias", np.concatenate(starts), width),
+        Packed("float", "mult", np.concatenate(scales), width),
+    )
+    kernel = f"mve {layout.kind} {found[0].pixels}x4"
+    groups = Groups(layout.blocks, layout.inputs, layout.outputs)
+    return walked(symbol, text, shape, ending, found, constants, _VECTOR, kernel, (rounding(),), groups)
 
 
 def _packed(weights: Int8) -> Int8:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from qcomp.codegen.c.cortex_m.dsp_depthwise import tap_offsets
 from qcomp.codegen.c.cortex_m.ending import Ending
-from qcomp.codegen.c.cortex_m.lines import lines_of
 from qcomp.codegen.c.cortex_m.mve import rounding
 from qcomp.codegen.c.cortex_m.render import render
+from qcomp.codegen.c.cortex_m.walk import Packed, Tile, line_length, walked
 from qcomp.codegen.c.kernel import KernelCode
-from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.vector.packing import padded, stored_bias
+from qcomp.codegen.c.vector.runs import tap_offsets
 from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32
 
 _CHANNELS = 16
@@ -29,18 +28,15 @@ def depthwise_code(
     channels, offsets = shape.y.channels, tap_offsets(shape)
     width = -(-channels // _CHANNELS) * _CHANNELS
     packed = padded(weights.reshape(channels, len(offsets)), width).reshape(-1, _CHANNELS, len(offsets))
-    lines = lines_of(shape, None)
-    parts = split(lines.count, shape.macs / max(1, lines.count) / 3)
     text = render(
         "mve_depthwise.c.j2", symbol=symbol, channels=channels, taps=len(offsets),
-        pairs=[offsets[i : i + 2] for i in range(0, len(offsets), 2)], xs=shape.strides[1] * channels, ys=channels,
-        ending=ending, lines=lines, parts=parts,
+        pairs=[offsets[i : i + 2] for i in range(0, len(offsets), 2)], ending=ending,
     )  # fmt: skip
     order = np.arange(width).reshape(-1, _CHANNELS)[:, _ORDER].reshape(-1)
-    constants = [
-        np.ascontiguousarray(packed.transpose(0, 2, 1)), padded(stored_bias(weights, bias, x_zp), width)[order],
-        padded(mult.astype(np.float32), width)[order],
-    ]  # fmt: skip
-    if ending.table is not None:
-        constants.append(np.array(ending.table, np.uint8))
-    return KernelCode((rounding(),), text, parts.count, tuple(constants), "mve depthwise 1x16")
+    constants = (
+        Packed("int8_t", "weights", np.ascontiguousarray(packed.transpose(0, 2, 1))),
+        Packed("int32_t", "bias", padded(stored_bias(weights, bias, x_zp), width)[order]),
+        Packed("float", "mult", padded(mult.astype(np.float32), width)[order]),
+    )
+    tiles = [Tile(1, line_length(shape, None))]
+    return walked(symbol, text, shape, ending, tiles, constants, 3, "mve depthwise 1x16", (rounding(),))

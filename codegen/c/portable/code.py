@@ -154,3 +154,10 @@ def stored_table(table: np.ndarray, offset: int) -> np.ndarray:
     stored = np.arange(256)
     logical = np.where(stored < 128, stored, stored - 256) if offset == 0 else stored - offset
     return (table[logical + 128].astype(np.int64) + offset).astype(np.uint8)
+
+
+def signed_table(node: Node, operand: int) -> tuple[int, ...] | None:
+    """The constant table operand of activations that are stored signed, as uint8 by stored byte; None where it is
+    absent."""
+    value = node.optional(operand)
+    return None if value is None else tuple(int(v) for v in stored_table(value.array, 0))

@@ -12,7 +12,8 @@ from qcomp.codegen.c.portable.code import FIXED, ROUND, Operands, Source, fixed_
 from qcomp.codegen.c.portable.nest import flat_index
 from qcomp.codegen.c.portable.tasks import split
 from qcomp.codegen.c.render import float_literal
-from qcomp.codegen.c.windows import window_lead
+from qcomp.codegen.c.vector.lead import window_lead
+from qcomp.codegen.c.vector.views import plane, window_shape
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node
 from qcomp.ir.requantize import is_fixed, product_factors
@@ -137,7 +138,8 @@ class QConv2d(Kernel):
         return (_halo(node), *[NO_HALO] * (len(activations(node)) - 1))
 
     def lead(self, node: Node, x: Buffer, y: Buffer) -> int | None:
-        return window_lead(node, x, y)
+        kh, kw = node.input(1).shape[1:3]
+        return window_lead(x, y, window_shape(node, plane(x), plane(y), (kh, kw), node.call.int("groups")))
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node, call = request.node, request.node.call

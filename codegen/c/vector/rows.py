@@ -4,7 +4,7 @@ operands."""
 from __future__ import annotations
 
 from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelRequest, activations
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
 from qcomp.codegen.c.vector.views import plane, window_halo, window_shape
 from qcomp.ir import Node, Value
 
@@ -57,6 +57,14 @@ def residual_moves(node: Node) -> bool:
     """Whether the residual of a convolution, if it has one, is computed."""
     residual = node.optional(5)
     return residual is None or not residual.is_constant
+
+
+def residual_of(request: KernelRequest, offset: int = 0) -> Residual | None:
+    """What a convolution adds before it rounds; offset: what stored activations exceed their logical values by."""
+    call = request.node.call
+    if request.node.optional(5) is None:
+        return None
+    return Residual(plane(request.inputs[1]), call.int("r_zp") + offset, call.float("r_mult"))
 
 
 def dense_shape(row: ProductRow, node: Node) -> ConvShape:

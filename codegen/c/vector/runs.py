@@ -28,6 +28,11 @@ class Runs:
     length: int
 
     @property
+    def kind(self) -> str:
+        """What kernels are named by."""
+        return "gemm" if len(self.offsets) == 1 else "conv"
+
+    @property
     def dwords(self) -> int:
         return -(-self.length // 4)
 
@@ -35,6 +40,13 @@ class Runs:
         """Of each block the weights [outputs, runs, dwords, 4], from [O, KH, KW, C/groups]."""
         dense = [block_weights(weights, groups, self.joined, b) for b in range(self.blocks)]
         return [run_weights(block, self.per_tap) for block in (dense if groups > 1 else [weights])]
+
+
+def tap_offsets(shape: ConvShape) -> list[int]:
+    """Bytes from an output pixel's own input pixel to that of each tap, in the order of the kernel."""
+    (kh, kw), (dh, dw), x = shape.kernel, shape.dilations, shape.x
+    top, left = shape.pads[:2]
+    return [(i * dh - top) * x.row_stride + (j * dw - left) * x.channels for i in range(kh) for j in range(kw)]
 
 
 def runs_of(shape: ConvShape) -> Runs:

@@ -103,6 +103,12 @@ class Residual:
         return bool(np.float32(self.mult).view(np.uint32) & 0xFF == 0)
 
 
+def is_flat(shape: ConvShape, residual: Residual | None) -> bool:
+    """Whether all pixels lie as one line, which may be cut anywhere."""
+    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
+    return pointwise and shape.x.dense and shape.y.dense and (residual is None or residual.plane.dense)
+
+
 @dataclass(frozen=True)
 class Requantization:
     """Output arithmetic in stored terms, which are unsigned for bytes: x_zp, zp, lo, hi are in 0..255.

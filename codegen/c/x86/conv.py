@@ -10,7 +10,7 @@ import numpy as np
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8, is_flat
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
@@ -81,12 +81,6 @@ class Lines:
     y_row: int
     x_step: int
     flat: bool = False
-
-
-def is_flat(shape: ConvShape, residual: Residual | None) -> bool:
-    """Whether all pixels lie as one line, which may be cut anywhere."""
-    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
-    return pointwise and shape.x.dense and shape.y.dense and (residual is None or residual.plane.dense)
 
 
 def lines_of(

@@ -9,8 +9,8 @@ import numpy as np
 from qcomp.codegen.c.kernel import Buffer, CFunction, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.recurrent import Gru, Lstm
 from qcomp.codegen.c.vector.packing import bias_fits
-from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, residual_moves
-from qcomp.codegen.c.vector.shapes import ConvShape, Residual
+from qcomp.codegen.c.vector.rows import ConvolutionRow, MatrixProductRow, ProductRow, residual_moves, residual_of
+from qcomp.codegen.c.vector.shapes import ConvShape
 from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.codegen.c.x86.amx import FEATURES as AMX
 from qcomp.codegen.c.x86.amx import amx_or_vector_code
@@ -50,7 +50,7 @@ class _Products(X86Kernel, ProductRow):
         shape = self.shape(node, byte_plane(request.inputs[0]), plane(request.outputs[0]))
         if _by_rows(shape, node):
             return depthwise_schedules(shape)
-        return conv_schedules(shape, self.weights(node), self.isa_of(node), _residual(request))
+        return conv_schedules(shape, self.weights(node), self.isa_of(node), residual_of(request, OFFSET))
 
     def generate(self, request: KernelRequest) -> KernelCode:
         node = request.node
@@ -65,7 +65,7 @@ class _Products(X86Kernel, ProductRow):
             self.weights(node),
             node.input(2).array,
             node.input(3).array,
-            replace(requantization(node, 4), residual=_residual(request)),
+            replace(requantization(node, 4), residual=residual_of(request, OFFSET)),
             self.isa_of(node),
             request.symbol,
             schedule,
@@ -78,13 +78,6 @@ def _reads_words(node: Node) -> bool:
 
 def _by_rows(shape: ConvShape, node: Node) -> bool:
     return is_depthwise(shape) and node.output.dtype is DType.I8 and node.optional(5) is None
-
-
-def _residual(request: KernelRequest) -> Residual | None:
-    call = request.node.call
-    if request.node.optional(5) is None:
-        return None
-    return Residual(plane(request.inputs[1]), call.int("r_zp") + OFFSET, call.float("r_mult"))
 
 
 class QConv2d(ConvolutionRow, _Products):

@@ -9,8 +9,8 @@ from itertools import islice, product
 import numpy as np
 
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Residual
-from qcomp.codegen.c.x86.conv import is_flat, shared_columns
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Residual, is_flat
+from qcomp.codegen.c.x86.conv import shared_columns
 from qcomp.codegen.c.x86.depthwise import can_rotate
 from qcomp.codegen.c.x86.isa import Isa
 from qcomp.codegen.c.x86.schedule import BY_MODEL, Schedule, runs_of_numbers
