@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ def link_image(package: SourcePackage, folder: Path, compiler: Compiler) -> Path
 
     Raises QcompError where the model does not fit into the target's memories."""
     target = package.target
-    inputs, outputs = (_bytes(package, key) for key in ("inputs", "outputs"))
     tensors = image_tensors(package)
     (folder / "board.ld").write_text(_script(target, package.arena_bytes, tensors))
-    (folder / "board_model.h").write_text(_header(package, inputs, outputs, tensors))
+    (folder / "board_model.h").write_text(_header(package, tensors))
     (folder / BOARD.name).write_bytes(BOARD.read_bytes())
     objects = compile_units(package, folder, compiler)
     flags = (*(flag for flag in kernel_flags(target) if flag != "-O3"), "-Os", f"-I{INCLUDE_DIR}")
@@ -65,13 +63,7 @@ def flash_bytes(path: Path) -> int:
 
 def image_tensors(package: SourcePackage) -> int:
     """Bytes that an image keeps for the model's inputs and outputs."""
-    return sum(-(-size // 8) * 8 for key in ("inputs", "outputs") for size in _bytes(package, key))
-
-
-def _bytes(package: SourcePackage, key: str) -> list[int]:
-    import numpy as np
-
-    return [math.prod(t["shape"]) * np.dtype(t["dtype"]).itemsize for t in package.metadata[key]]
+    return sum(-(-size // 8) * 8 for key in ("inputs", "outputs") for size in package.tensor_bytes(key))
 
 
 def places(target: Target, tensors: int) -> list[tuple[int, Memory, Memory]]:
@@ -107,16 +99,16 @@ def _script(target: Target, arena: int, tensors: int) -> str:
     return environment(_TEMPLATES).get_template("board.ld.j2").render(**values)
 
 
-def _header(package: SourcePackage, inputs: list[int], outputs: list[int], tensors: int) -> str:
-    def initializer(sizes: list[int]) -> str:
-        return "{" + ", ".join(f"{size}u" for size in (*sizes, 0)) + "}"
+def _header(package: SourcePackage, tensors: int) -> str:
+    def initializer(key: str) -> str:
+        return "{" + ", ".join(f"{size}u" for size in (*package.tensor_bytes(key), 0)) + "}"
 
     lines = (
         "/* What board.c needs to know of the model: bytes. */",
         f"#define BOARD_ARENA_BYTES {package.arena_bytes}u",
         f"#define BOARD_ARENA_ALIGN {_ALIGN}",
         f"#define BOARD_TENSOR_BYTES {max(tensors, 8)}u",
-        f"#define BOARD_INPUT_BYTES {initializer(inputs)}",
-        f"#define BOARD_OUTPUT_BYTES {initializer(outputs)}",
+        f"#define BOARD_INPUT_BYTES {initializer('inputs')}",
+        f"#define BOARD_OUTPUT_BYTES {initializer('outputs')}",
     )
     return "\n".join(lines) + "\n"

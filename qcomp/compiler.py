@@ -66,7 +66,7 @@ from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.trial import tried
 from qcomp.reports.arithmetic import check_arithmetic
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
-from qcomp.reports.memory import budget_of, check_memory, ram_bytes
+from qcomp.reports.memory import budget_of, check_memory
 from qcomp.targets import Target, levels, native
 from qcomp.targets import target as target_named
 
@@ -245,7 +245,7 @@ def _within_ram(graph: Graph, package: SourcePackage, options: Options) -> tuple
     limit = budget_of(package, options.max_ram, options.max_rom).ram
     if limit is None:
         return graph, package
-    room = limit - (ram_bytes(package) - package.arena_bytes)
+    room = limit - (package.ram_bytes - package.arena_bytes)
     if options.max_ram is None:
         room = min(room, most_arena(package.target, image_tensors(package)))
     if package.arena_bytes <= room:
@@ -303,9 +303,7 @@ def quantize(
     `samples` calibrates what the model itself does not quantize; without them that stays float.  Where it leaves
     nothing open, they are not read, nor where they were `observed` before.
     """
-    graph = _choose_precision(canonical(graph, options), options)
-    if options.io == "int8":
-        graph.attrs["io"] = "int8"
+    graph = _chosen(graph, options)
     if options.dynamic:
         if samples is not None:
             raise QcompError(
@@ -366,6 +364,14 @@ def read_precision_of(options: Options) -> dict[str, str]:
     return dict(given) if isinstance(given, Mapping) else {} if given is None else read_precision(Path(given))
 
 
+def _chosen(graph: Graph, options: Options) -> Graph:
+    """The canonical graph with what the options choose for it noted: precision, what goes in and out."""
+    graph = _choose_precision(canonical(graph, options), options)
+    if options.io == "int8":
+        graph.attrs["io"] = "int8"
+    return graph
+
+
 def _choose_precision(graph: Graph, options: Options) -> Graph:
     precision = read_precision_of(options)
     if not precision:
@@ -382,9 +388,7 @@ def _choose_precision(graph: Graph, options: Options) -> Graph:
 
 def preview(graph: Graph, options: Options = Options()) -> Graph:
     """The integer graph before there is data: every range is [-1, 1], so it shows what runs on integers, no more."""
-    graph = _choose_precision(canonical(graph, options), options)
-    if options.io == "int8":
-        graph.attrs["io"] = "int8"
+    graph = _chosen(graph, options)
     if not is_quantized(graph):
         ranges = {value.name: (-1.0, 1.0) for value in plan_quantization(graph).observed}
         graph = _run(graph, [*grid_passes(ranges, options.per_tensor), QuantizeState(options.per_tensor)], options)

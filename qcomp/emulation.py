@@ -89,7 +89,7 @@ class EmulatedModel:
         self, target: Target, options: Sequence[str], given: bytes, samples: int, folder: Path
     ) -> _Finished:
         """A program for the machine's system loads the library."""
-        sizes = [_bytes(tensor) for tensor in self.info.inputs], [_bytes(tensor) for tensor in self.info.outputs]
+        sizes = [tensor.bytes for tensor in self.info.inputs], [tensor.bytes for tensor in self.info.outputs]
         program = folder / "run_foreign"
         build_program(find_compiler(), target, RUN_FOREIGN, program, [f"-I{INCLUDE_DIR}"])
         arguments = [self._path.absolute(), self._threads, samples, *sizes[0], "--", *sizes[1]]
@@ -114,13 +114,9 @@ class EmulatedModel:
             for tensor in self.info.outputs:
                 count = math.prod(tensor.shape)
                 found[tensor.name] = np.frombuffer(content, tensor.dtype, count, at).reshape(tensor.shape).copy()
-                at += _bytes(tensor)
+                at += tensor.bytes
             results.append(found)
         return results
-
-
-def _bytes(tensor: TensorInfo) -> int:
-    return tensor.dtype.itemsize * math.prod(tensor.shape)
 
 
 def emulator_command(target: Target, cpu: str | None = None) -> list[str]:

@@ -15,6 +15,7 @@ The checksum is defined in qcomp.runtime.checksum.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 from collections.abc import Callable, Mapping
@@ -56,6 +57,10 @@ class TensorInfo:
     shape: tuple[int, ...]
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)

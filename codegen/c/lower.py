@@ -51,15 +51,7 @@ def lower(
     """Kernels, memory plan and code of a graph's steps; their constants are added to `blob`."""
     table = table or kernel_table()
     chosen: dict[str, Kernel] = {}
-
-    def kernel_of(node: Node) -> Kernel:
-        key = _key(node)
-        if key not in chosen:
-            chosen[key] = table.select(node, target)
-        return chosen[key]
-
-    storage = {"converts_i8": target.stored_offset != 0, "sequential": target.bare_metal}
-    plan = make_plan(graph, kernel_of, **storage)
+    plan = _planned(graph, target, table, chosen)
     schedules: dict[str, str] = {}
     tuned = None
     if tuning is not None:
@@ -67,7 +59,7 @@ def lower(
         before = dict(chosen)
         tuned = _follow(tuning, plan, target, table, chosen, schedules)
         if chosen != before:
-            default, plan = plan, make_plan(graph, kernel_of, **storage)
+            default, plan = plan, _planned(graph, target, table, chosen)
             _drop_moved(schedules, default, plan)
     for step in plan.steps:
         for operand in (*step.inputs, *step.outputs):
@@ -78,7 +70,7 @@ def lower(
                 )  # fmt: skip
     functions: dict[Function, int] = {}
     built = [
-        _build(step, kernel_of(step.node), schedules.get(_key(step.node), ""), target, blob, functions)
+        _build(step, chosen[_key(step.node)], schedules.get(_key(step.node), ""), target, blob, functions)
         for step in plan.steps
     ]
     return Lowered(graph, target, plan, built, list(functions), tuned)
@@ -86,11 +78,19 @@ def lower(
 
 def plan_of(graph: Graph, target: Target, table: KernelTable | None = None) -> MemoryPlan:
     """The memory plan that `lower` makes without a tuning."""
-    table = table or kernel_table()
-    return make_plan(
-        graph, lambda node: table.select(node, target), converts_i8=target.stored_offset != 0,
-        sequential=target.bare_metal,
-    )  # fmt: skip
+    return _planned(graph, target, table or kernel_table(), {})
+
+
+def _planned(graph: Graph, target: Target, table: KernelTable, chosen: dict[str, Kernel]) -> MemoryPlan:
+    """The plan with the kernels that are chosen, by `_key`; where one is not yet, the table's choice joins them."""
+
+    def kernel_of(node: Node) -> Kernel:
+        key = _key(node)
+        if key not in chosen:
+            chosen[key] = table.select(node, target)
+        return chosen[key]
+
+    return make_plan(graph, kernel_of, converts_i8=target.stored_offset != 0, sequential=target.bare_metal)
 
 
 def _key(node: Node) -> str:

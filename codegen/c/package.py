@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qcomp.codegen.c.render import identifier
 from qcomp.codegen.plan import MemoryPlan
@@ -87,6 +90,15 @@ class SourcePackage:
     def arena_bytes(self) -> int:
         """Bytes of an arena that every level can work in."""
         return max((level["arena_bytes"] for level in self.metadata.get("levels", ())), default=self.plan.arena_bytes)
+
+    def tensor_bytes(self, key: str) -> list[int]:
+        """Bytes of each of the "inputs" or "outputs", which are the caller's."""
+        return [math.prod(t["shape"]) * np.dtype(t["dtype"]).itemsize for t in self.metadata[key]]
+
+    @property
+    def ram_bytes(self) -> int:
+        """The arena and the caller's inputs and outputs."""
+        return self.arena_bytes + sum(self.tensor_bytes("inputs")) + sum(self.tensor_bytes("outputs"))
 
     def machine(self, unit: str) -> Target:
         """What a unit is compiled for."""

@@ -349,12 +349,11 @@ def _facts(
 def _memory(artifact: Artifact, image: Path) -> dict[str, int]:
     """What an image takes of the target's flash and RAM, the stack aside, and what there is."""
     from qcomp.codegen.image import flash_bytes
-    from qcomp.reports.memory import ram_bytes
 
     there = artifact.target.memory
     return {
         "flash_bytes": flash_bytes(image), "flash_there": there["rom"],
-        "ram_bytes": ram_bytes(artifact.package), "ram_there": there["ram"],
+        "ram_bytes": artifact.package.ram_bytes, "ram_there": there["ram"],
     }  # fmt: skip
 
 

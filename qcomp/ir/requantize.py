@@ -41,9 +41,10 @@ def round_clamped(real: np.ndarray, zp: int, lo: int, hi: int, dtype: DType = DT
     return np.asarray(np.rint(real).astype(np.int64) + zp).astype(dtype.numpy)
 
 
-def clamped(steps: np.ndarray, zp: int, lo: int, hi: int, dtype: DType = DType.I8) -> np.ndarray:
-    """Integer steps, shifted by the zero point and clamped."""
-    return np.asarray(np.clip(steps + zp, lo, hi).astype(dtype.numpy))
+def fixed_result(call: Call, factors: FixedFactors, *terms: np.ndarray) -> np.ndarray:
+    """Integer terms times their factors, added and rounded once, shifted by the zero point and clamped."""
+    steps = factors.rounded(*terms) + call.int("zp")
+    return np.asarray(np.clip(steps, call.int("lo"), call.int("hi")).astype(rounded_dtype(call).numpy))
 
 
 def is_fixed(call: Call) -> bool:
@@ -53,10 +54,10 @@ def is_fixed(call: Call) -> bool:
 
 def rescaled(call: Call, acc: np.ndarray, mult: np.ndarray | np.float32) -> np.ndarray:
     """int32 accumulators to the node's integers, in the arithmetic that it has; `mult` broadcasts and is float32."""
-    zp, lo, hi, dtype = call.int("zp"), call.int("lo"), call.int("hi"), rounded_dtype(call)
     if is_fixed(call):
-        return clamped(fixed_factors(mult).rounded(acc.astype(np.int32)), zp, lo, hi, dtype)
-    return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi, dtype)
+        return fixed_result(call, fixed_factors(mult), acc.astype(np.int32))
+    zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
+    return round_clamped(acc.astype(np.int32).astype(np.float32) * mult, zp, lo, hi, rounded_dtype(call))
 
 
 def apply_table(y: np.ndarray, table: np.ndarray | None) -> np.ndarray:
@@ -158,8 +159,7 @@ def finish(
         factors, terms = product_factors(call, mult), [acc.astype(np.int32)]
         if residual is not None:
             terms.append(residual.astype(np.int32) - call.int("r_zp"))
-        zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-        return apply_table(clamped(factors.rounded(*terms), zp, lo, hi, rounded_dtype(call)), table)
+        return apply_table(fixed_result(call, factors, *terms), table)
     real = np.asarray(acc.astype(np.int32).astype(np.float32) * mult)
     if call.dtype("dtype") is DType.F32:
         return real

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.image import image_tensors, most_arena
@@ -44,9 +39,9 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
     layers make it so.
 
     RAM is the arena with the caller's inputs and outputs, flash the constants with the code as the ziglang package
-    compiles it (measured only where the budget of flash is near)."""
+    compiles it."""
     budget = budget_of(package, max_ram, max_rom)
-    needs = ram_bytes(package)
+    needs = package.ram_bytes
     tensors = needs - package.arena_bytes
     if budget.ram is not None and needs > budget.ram:
         floats = any(t["dtype"] == "float32" for t in (*package.metadata["inputs"], *package.metadata["outputs"]))
@@ -78,17 +73,6 @@ def check_memory(package: SourcePackage, max_ram: int | None = None, max_rom: in
             where=f"model {package.metadata['model']!r}",
             fix="give it more RAM, so that it needs no bands" if bands else "give the model fewer or smaller layers",
         )  # fmt: skip
-
-
-def ram_bytes(package: SourcePackage) -> int:
-    """The arena and the caller's inputs and outputs."""
-    tensors = (*package.metadata["inputs"], *package.metadata["outputs"])
-    return package.arena_bytes + sum(map(tensor_bytes, tensors))
-
-
-def tensor_bytes(tensor: Mapping[str, Any]) -> int:
-    """Bytes of an input or output as metadata describe it."""
-    return int(math.prod(tensor["shape"]) * np.dtype(tensor["dtype"]).itemsize)
 
 
 def peaks(plan: MemoryPlan) -> list[str]:

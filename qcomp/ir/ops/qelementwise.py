@@ -21,7 +21,7 @@ from qcomp.ir.requantize import (
     check_table,
     check_vector,
     check_zero_points,
-    clamped,
+    fixed_result,
     is_fixed,
     rescaled,
     result_interval,
@@ -67,9 +67,7 @@ class QAdd(Op):
         assert a is not None and b is not None
         if is_fixed(call):
             terms = a.astype(np.int64) - call.int("a_zp"), b.astype(np.int64) - call.int("b_zp")
-            steps = qadd_factors(call).rounded(*terms)
-            zp, lo, hi = call.int("zp"), call.int("lo"), call.int("hi")
-            return [apply_table(clamped(steps, zp, lo, hi, call.results[0].dtype), table)]
+            return [apply_table(fixed_result(call, qadd_factors(call), *terms), table)]
         left = (a.astype(np.int32) - call.int("a_zp")).astype(np.float32) * np.float32(call.float("a_mult"))
         right = (b.astype(np.int32) - call.int("b_zp")).astype(np.float32) * np.float32(call.float("b_mult"))
         steps = np.clip(_rounded_sum(call, left, right), call.int("lo"), call.int("hi"))
