@@ -10,8 +10,11 @@ import argparse
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -48,10 +51,8 @@ def main() -> None:
                     options=Options(levels=levels),
                 )  # fmt: skip
                 artifact.save(path)
-                emulated = EmulatedModel(path)
-                macs = sum(step.macs for step in emulated.info.steps)
-                counted = [count(emulated, counter, list(case.feeds(1)) * samples) for samples in (1, 1 + MORE)]
-                cells.append(f"{(counted[1] - counted[0]) / MORE / macs:.3f}")
+                each, macs = per_product(path, counter, next(iter(case.feeds(1))))
+                cells.append(f"{each:.3f}")
             table.add_row(model, f"{macs / 1e6:.1f} M", *cells)
     Console().print(table)
 
@@ -64,8 +65,16 @@ def plugin(folder: Path) -> Path:
     return built
 
 
-def count(model: EmulatedModel, plugin: Path, feeds: list[dict[str, object]]) -> int:
-    said = model.traced(["-plugin", str(plugin), "-d", "plugin"], feeds)  # type: ignore[arg-type]
+def per_product(path: Path, counter: Path, feed: Mapping[str, NDArray[Any]]) -> tuple[float, int]:
+    """Executed instructions for each multiply-accumulate of an artifact, and how many of these it has."""
+    model = EmulatedModel(path)
+    macs = sum(step.macs for step in model.info.steps)
+    few, many = (_count(model, counter, [feed] * samples) for samples in (1, 1 + MORE))
+    return (many - few) / MORE / macs, macs
+
+
+def _count(model: EmulatedModel, counter: Path, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> int:
+    said = model.traced(["-plugin", str(counter), "-d", "plugin"], feeds)
     found = re.search(r"instructions: (\d+)", said)
     assert found is not None, said
     return int(found[1])

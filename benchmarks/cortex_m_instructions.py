@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from arm_instructions import count, plugin
+from arm_instructions import per_product, plugin
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -23,12 +24,10 @@ from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.table import kernel_table
 from qcomp.codegen.image import flash_bytes
 from qcomp.compiler import Artifact, Options
-from qcomp.emulation import EmulatedModel
 from qcomp.targets import target
 
 MODELS = ("resnet8_32", "mnist_resnet8", "mnist_dscnn")
 TARGETS = ("cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55")
-MORE = 2
 
 
 def main() -> None:
@@ -52,21 +51,17 @@ def main() -> None:
                 path = artifact.save(folder / "qcomp.elf")
                 plain = generate(artifact.graph, target(machine), table=kernel_table(portable_only=True))
                 build_library(plain, folder / "portable.elf")
-                cells = [f"{_each(artifact, file, counter):.3f}" for file in (path, folder / "portable.elf")]
-                macs = sum(step.macs for step in EmulatedModel(path).info.steps)
+                feed = _feed(artifact)
+                counted = [per_product(file, counter, feed) for file in (path, folder / "portable.elf")]
+                cells, macs = [f"{each:.3f}" for each, _ in counted], counted[0][1]
                 sizes = (str(flash_bytes(path)), str(artifact.metadata["arena_bytes"]))
                 table.add_row(model, machine, f"{macs / 1e6:.1f} M", *cells, *sizes)
     Console().print(table)
 
 
-def _each(artifact: Artifact, path: Path, counter: Path) -> float:
-    """Instructions for each multiply-accumulate of an image."""
-    model = EmulatedModel(path)
-    macs = sum(step.macs for step in model.info.steps)
+def _feed(artifact: Artifact) -> dict[str, NDArray[np.int8]]:
     rng = np.random.default_rng(0)
-    feed = {v.name: rng.integers(-128, 128, v.shape).astype(np.int8) for v in artifact.graph.inputs}
-    counted = [count(model, counter, [feed] * samples) for samples in (1, 1 + MORE)]
-    return (counted[1] - counted[0]) / MORE / macs
+    return {v.name: rng.integers(-128, 128, v.shape).astype(np.int8) for v in artifact.graph.inputs}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generated_graphs import KINDS, Batch, same_bits
+from emulators import emulated, wrong
+from generated_graphs import KINDS, PRODUCTS, Batch, same_bits
 
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.arm.conv import widths
@@ -24,28 +25,12 @@ from qcomp.targets import levels, target
 
 LEVELS = ("aarch64-i8mm", "aarch64-dotprod", "aarch64")
 KERNEL = {"aarch64-i8mm": "smmla", "aarch64-dotprod": "sdot", "aarch64": "smlal"}
-PRODUCTS = ["conv", "gemm", "grouped", "depthwise", "residual", "consumers", "planar"]
 BATCH = 60
 
-
-def _missing() -> str:
-    try:
-        emulator_command(target("aarch64"))
-    except QcompError as error:
-        return str(error)
-    return ""
+arm = emulated("aarch64")
 
 
-emulated = pytest.mark.skipif(bool(_missing()), reason=_missing())
-
-
-def wrong(batch: Batch, path: Path, threads: int, cpu: str | None = None) -> list[str]:
-    expected = run(batch.graph, batch.feeds)
-    found = EmulatedModel(path, threads, cpu).run(batch.feeds)
-    return [name for name, array in expected.items() if not same_bits(array, found[name])]
-
-
-@emulated
+@arm
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize(("kinds", "first"), [(PRODUCTS, 500), (PRODUCTS, 501), (list(KINDS), 502), (list(KINDS), 503)])
 def test_generated_graphs(name: str, kinds: list[str], first: int, tmp_path: Path) -> None:
@@ -55,21 +40,21 @@ def test_generated_graphs(name: str, kinds: list[str], first: int, tmp_path: Pat
         used = {step["kernel"].split()[0] for step in package.metadata["steps"]}
         assert any(kernel.startswith(KERNEL[name]) for kernel in used)
     path = build_library(package, tmp_path / "model.so")
-    bad = wrong(batch, path, 1 + first % 2)
+    bad = wrong(batch.graph, batch.feeds, path, 1 + first % 2)
     assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
 
 
-@emulated
+@arm
 def test_one_file_picks_its_level_by_the_processor(tmp_path: Path) -> None:
     batch = Batch([((6, i), PRODUCTS, 2) for i in range(10)])
     held = levels(target("aarch64"))
     assert [level.name for level in held] == list(LEVELS)
     path = build_library(generate_levels(batch.graph, held), tmp_path / "model.so")
     for cpu in ("max", "neoverse-n1", "cortex-a53"):  # all, dotprod alone, neither: a wrong choice is SIGILL
-        assert wrong(batch, path, 1, cpu) == [], cpu
+        assert wrong(batch.graph, batch.feeds, path, 1, cpu) == [], cpu
 
 
-@emulated
+@arm
 def test_a_level_without_its_instructions_is_told(tmp_path: Path) -> None:
     batch = Batch([((6, 1), PRODUCTS, 2)])
     path = build_library(generate(batch.graph, target("aarch64-i8mm")), tmp_path / "model.so")
@@ -77,7 +62,7 @@ def test_a_level_without_its_instructions_is_told(tmp_path: Path) -> None:
         EmulatedModel(path, cpu="cortex-a53").run(batch.feeds)
 
 
-@emulated
+@arm
 def test_run_emulate_gives_the_same_outputs(tmp_path: Path) -> None:
     batch = Batch([((6, 2), PRODUCTS, 2)])
     path = build_library(generate(batch.graph, target("aarch64-dotprod")), tmp_path / "model.so")
@@ -133,7 +118,7 @@ def test_tiles_cover_all_channels(products: Products) -> None:
 
 
 @pytest.mark.slow
-@emulated
+@arm
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize("network", ["resnet8_32", "dscnn_49x10", "ppocr_rec", "efficientnet_lite0"])
 def test_networks(network: str, name: str, tmp_path: Path) -> None:

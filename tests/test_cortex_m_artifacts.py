@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulators import emulated, wrong
 from generated_graphs import INTEGERS, KINDS, PRODUCTS, Batch, batch_of, same_bits
 
 from qcomp.codegen.build import build_library
@@ -28,39 +29,21 @@ CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "
 KERNEL = {"cortex-m4": "smla", "cortex-m7": "smla", "cortex-m33": "smla", "cortex-m55": "mve"}
 MIB = 1 << 20
 
-
-def _missing() -> str:
-    try:
-        emulator_command(target("cortex-m4"))
-    except QcompError as error:
-        return str(error)
-    return ""
-
-
-emulated = pytest.mark.skipif(bool(_missing()), reason=_missing())
+boards = emulated("cortex-m4")
 
 
 def board(name: str) -> Target:
     """The target with all the memory that its emulated board has."""
     found = target(name)
-    origins = {memory.kind: memory.origin for memory in found.memories}
-    if name == "cortex-m55":
-        return replace(found, memories=(found.memories[0], Memory("ddr", 16 * MIB, "ram", 0x60000000)))
-    most = MIB if name == "cortex-m0plus" else 4 * MIB
     if name == "cortex-m0plus":
         return found
-    return replace(
-        found, memories=(Memory("rom", most, "rom", origins["rom"]), Memory("ram", most, "ram", origins["ram"]))
-    )
+    if name == "cortex-m55":
+        return replace(found, memories=(found.memories[0], Memory("ddr", 16 * MIB, "ram", 0x60000000)))
+    first = {memory.kind: memory for memory in reversed(found.memories)}
+    return replace(found, memories=tuple(replace(first[kind], bytes=4 * MIB) for kind in ("rom", "ram")))
 
 
-def wrong(batch: Batch, path: Path) -> list[str]:
-    expected = run(batch.graph, batch.feeds)
-    found = EmulatedModel(path).run(batch.feeds)
-    return [name for name, array in expected.items() if not same_bits(array, found[name])]
-
-
-@emulated
+@boards
 @pytest.mark.parametrize("name", CORES[1:])
 @pytest.mark.parametrize(("kinds", "first"), [(PRODUCTS, 1), (INTEGERS, 2)])
 def test_generated_graphs(name: str, kinds: list[str], first: int, tmp_path: Path) -> None:
@@ -70,11 +53,11 @@ def test_generated_graphs(name: str, kinds: list[str], first: int, tmp_path: Pat
     package = generate(batch.graph, board(name))
     if kinds is PRODUCTS and name in KERNEL:
         assert sum(step["kernel"].startswith(KERNEL[name]) for step in package.metadata["steps"]) > 10
-    bad = wrong(batch, build_library(package, tmp_path / "model.elf"))
+    bad = wrong(batch.graph, batch.feeds, build_library(package, tmp_path / "model.elf"))
     assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
 
 
-@emulated
+@boards
 @pytest.mark.parametrize("name", ["cortex-m3", "cortex-m4", "cortex-m55"])
 def test_results_on_top_of_what_they_are_made_of(name: str, tmp_path: Path) -> None:
     """Chains of products in one graph each: the planner lets results overlap their operands."""
@@ -86,28 +69,30 @@ def test_results_on_top_of_what_they_are_made_of(name: str, tmp_path: Path) -> N
             FixedRequantize().run(batch.graph)
         package = generate(batch.graph, board(name))
         saved += sum(slot.size for slot in package.plan.slots) - package.plan.arena_bytes
-        bad = wrong(batch, build_library(package, tmp_path / "model.elf"))
+        bad = wrong(batch.graph, batch.feeds, build_library(package, tmp_path / "model.elf"))
         assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
     assert saved > 0
 
 
-@emulated
+@boards
 def test_generated_graphs_that_fit_a_small_core(tmp_path: Path) -> None:
     for seed in range(4):
         batch = batch_of([(12, seed)], ["conv"], 24 << 10)
         FixedRequantize().run(batch.graph)
-        assert wrong(batch, build_library(generate(batch.graph, target("cortex-m0plus")), tmp_path / "m.elf")) == []
+        path = build_library(generate(batch.graph, target("cortex-m0plus")), tmp_path / "m.elf")
+        assert wrong(batch.graph, batch.feeds, path) == []
 
 
-@emulated
+@boards
 @pytest.mark.parametrize("name", ["cortex-m4", "cortex-m55"])
 def test_fixed_point_on_cores_that_have_floats(name: str, tmp_path: Path) -> None:
     batch = batch_of([(13, i) for i in range(20)], PRODUCTS, 200 << 10)
     FixedRequantize().run(batch.graph)
-    assert wrong(batch, build_library(generate(batch.graph, board(name)), tmp_path / "model.elf")) == []
+    path = build_library(generate(batch.graph, board(name)), tmp_path / "model.elf")
+    assert wrong(batch.graph, batch.feeds, path) == []
 
 
-@emulated
+@boards
 @pytest.mark.parametrize("network", ["resnet8_32", "dscnn_49x10"])
 @pytest.mark.parametrize("name", ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"])
 def test_networks(name: str, network: str, tmp_path: Path) -> None:
@@ -160,7 +145,7 @@ def test_no_instruction_that_a_core_lacks(name: str, lacks: str, tmp_path: Path)
         assert "smlad" in text and "vmul.f32" in text
 
 
-@emulated
+@boards
 def test_the_board_of_a_poorer_core_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_of([(15, 3)], ["conv"], 64 << 10)
     path = build_library(generate(batch.graph, board("cortex-m4")), tmp_path / "model.elf")
@@ -204,7 +189,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
-@emulated
+@boards
 def test_from_a_model_to_a_board_on_the_command_line(tmp_path: Path) -> None:
     model, data = small(tmp_path)
     done = command("compile", model, "-o", tmp_path / "m4.elf", "--target", "cortex-m4", "--calibrate", data)
@@ -264,7 +249,7 @@ def test_the_same_input_gives_the_same_sources() -> None:
         assert packages[0].files == packages[1].files
 
 
-@emulated
+@boards
 @pytest.mark.parametrize("name", ["cortex-m3", "cortex-m4", "cortex-m55"])
 def test_bands_of_rows_for_a_small_budget(name: str, tmp_path: Path) -> None:
     model, data = small(tmp_path, 40)

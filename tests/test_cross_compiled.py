@@ -6,33 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from generated_graphs import INTEGERS, KINDS, Batch, batch_of, same_bits
+from emulators import emulated, wrong
+from generated_graphs import INTEGERS, KINDS, Batch, batch_of
 
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
-from qcomp.emulation import EmulatedModel, emulator_command
-from qcomp.errors import QcompError
-from qcomp.ir import run
 from qcomp.passes.fixed_requantize import FixedRequantize
 from qcomp.targets import Target, target
 
 
-def _missing(name: str) -> str:
-    try:
-        emulator_command(target(name))
-    except QcompError as error:
-        return str(error)
-    return ""
-
-
-def emulated(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(bool(_missing(name)), reason=_missing(name) or "emulated")
-
-
 def check(batch: Batch, machine: Target, folder: Path) -> None:
     path = build_library(generate(batch.graph, machine), folder / "model.so")
-    expected, found = run(batch.graph, batch.feeds), EmulatedModel(path, 2).run(batch.feeds)
-    bad = [name for name, array in expected.items() if not same_bits(array, found[name])]
+    bad = wrong(batch.graph, batch.feeds, path, 2)
     assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
 
 

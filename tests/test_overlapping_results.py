@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generated_graphs import same_bits
+from emulators import emulated, wrong
 
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.plan import plan as planning
 from qcomp.codegen.plan.place import Overlap, Placement, Slot
-from qcomp.emulation import EmulatedModel, emulator_command
-from qcomp.errors import QcompError
-from qcomp.ir import DType, Graph, Quantization, TensorType, Value, run, verify
+from qcomp.ir import DType, Graph, Quantization, TensorType, Value, verify
 from qcomp.passes.fixed_requantize import FixedRequantize
 from qcomp.targets import target
 
@@ -85,15 +83,7 @@ def closest(slots: Sequence[Slot], overlaps: Sequence[Overlap] = ()) -> Placemen
     return Placement(offsets, max(offsets[s.name] + s.size for s in slots))
 
 
-def _missing() -> str:
-    try:
-        emulator_command(target("cortex-m4"))
-    except QcompError as error:
-        return str(error)
-    return ""
-
-
-@pytest.mark.skipif(bool(_missing()), reason=_missing() or "emulated")
+@emulated("cortex-m4")
 @pytest.mark.parametrize("name", ["cortex-m3", "cortex-m4", "cortex-m55"])
 @pytest.mark.parametrize("which", CHAINS)
 def test_chains(name: str, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +100,10 @@ def test_chains(name: str, which: str, tmp_path: Path, monkeypatch: pytest.Monke
     path = build_library(generate(graph, target(name)), tmp_path / "model.elf")
     assert overlapped
     feed = {"x": np.random.default_rng(5).integers(-128, 128, graph.inputs[0].shape).astype(np.int8)}
-    (expected,), (found,) = run(graph, feed).values(), EmulatedModel(path).run(feed).values()
-    assert same_bits(expected, found)
+    assert wrong(graph, feed, path) == []
 
 
-@pytest.mark.skipif(bool(_missing()), reason=_missing() or "emulated")
+@emulated("cortex-m4")
 def test_dense_layers_of_thousands_of_inputs(tmp_path: Path) -> None:
     rng, graph = np.random.default_rng(1), Graph("dense")
     for depth in (4100, 4112, 8196):
@@ -126,5 +115,4 @@ def test_dense_layers_of_thousands_of_inputs(tmp_path: Path) -> None:
         ]  # fmt: skip
         graph.outputs.append(graph.add("qgemm", operands, {"x_zp": 3}, quants=[QUANT]).output)
     feeds = {v.name: rng.integers(-128, 128, v.shape).astype(np.int8) for v in graph.inputs}
-    found = EmulatedModel(build_library(generate(graph, target("cortex-m4")), tmp_path / "m.elf")).run(feeds)
-    assert all(same_bits(array, found[name]) for name, array in run(graph, feeds).items())
+    assert wrong(graph, feeds, build_library(generate(graph, target("cortex-m4")), tmp_path / "m.elf")) == []

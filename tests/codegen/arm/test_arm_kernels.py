@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arm_harness import LEVELS, emulated, wrong
+from arm_harness import LEVELS, arm, compiled_wrong
 from codegen_harness import Cases
 from generated_graphs import Batch
 
@@ -20,12 +20,12 @@ WIDTHS = (1, 2, 3, 5, 7, 12, 15, 16, 17, 31, 33)
 QUANT = Quantization.per_tensor(0.5, 3)
 
 
-@emulated
+@arm
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("kinds", "each"), [(PRODUCTS, 20), (ELEMENTWISE, 16)])
 def test_one_op(level: str, kinds: tuple[str, ...], each: int, tmp_path: Path) -> None:
     batch = Batch([((9, LEVELS.index(level), PRODUCTS is kinds, i), [kinds[i % 5]], 1) for i in range(5 * each)])
-    bad, used = wrong(batch.graph, batch.feeds, level, tmp_path, 2)
+    bad, used = compiled_wrong(batch.graph, batch.feeds, level, tmp_path, 2)
     assert bad == [], f"{bad}; the first of them is an output of\n{batch.text(bad[0])}"
     if kinds is ELEMENTWISE:
         assert {"neon add", "neon mul", "neon table", "neon avg_pool", "neon max_pool", "neon quantize"} <= used
@@ -38,7 +38,7 @@ def external(cases: Cases, shape: tuple[int, ...]) -> Value:
     return cases.graph.input(name, TensorType(DType.I8, shape, QUANT))
 
 
-@emulated
+@arm
 def test_elementwise_tails_and_broadcasts(tmp_path: Path) -> None:
     cases = Cases(3)
     table = cases.constant(cases.rng.integers(-128, 128, 256).astype(np.int8))
@@ -57,12 +57,12 @@ def test_elementwise_tails_and_broadcasts(tmp_path: Path) -> None:
                 cases.op("qmul", [other, image, *extra], **zps, mult=2.0**-7 if i % 3 else 3.0, **end)
             cases.op("table", [image, table])
             cases.op("dequantize", [image])
-    bad, used = wrong(cases.graph, cases.feeds, "aarch64", tmp_path)
+    bad, used = compiled_wrong(cases.graph, cases.feeds, "aarch64", tmp_path)
     assert bad == []
     assert not [kernel for kernel in used if kernel.startswith("portable")]
 
 
-@emulated
+@arm
 def test_quantization_of_any_float(tmp_path: Path) -> None:
     cases = Cases(4)
     odd = [np.nan, np.inf, -np.inf, 1e38, -1e38, 0.25, -0.25, 0.75, -0.75, 63.25, 63.75, -64.25, 1e-40, -0.0, 16383.5]
@@ -79,12 +79,12 @@ def test_quantization_of_any_float(tmp_path: Path) -> None:
             bias, mult = np.zeros(3, np.int32), np.full(3, 0.001, np.float32)
             operands = [y, *map(cases.constant, (weights, bias, mult))]
             cases.op("qconv2d", operands, pads=(1, 1, 1, 1), x_zp=3)  # the image then has a halo
-    bad, used = wrong(cases.graph, cases.feeds, "aarch64", tmp_path)
+    bad, used = compiled_wrong(cases.graph, cases.feeds, "aarch64", tmp_path)
     assert bad == []
     assert {"neon quantize", "neon quantize nchw"} <= used
 
 
-@emulated
+@arm
 @pytest.mark.parametrize("level", LEVELS)
 def test_channels_and_taps_around_vectors(level: str, tmp_path: Path) -> None:
     """Products of 1 to 33 taps for 1 to 33 channels, of arena and external inputs, with every kind of ending."""
@@ -115,11 +115,11 @@ def test_channels_and_taps_around_vectors(level: str, tmp_path: Path) -> None:
                     operands.append(external(cases, like) if j % 2 else cases.i8(like))
                     end |= {"r_zp": 3 - j, "r_mult": float(np.float32(0.3 * (1 + i % 2)))}
                 cases.op("qconv2d", operands, **end)
-    bad, _ = wrong(cases.graph, cases.feeds, level, tmp_path)
+    bad, _ = compiled_wrong(cases.graph, cases.feeds, level, tmp_path)
     assert bad == []
 
 
-@emulated
+@arm
 @pytest.mark.parametrize("level", LEVELS)
 def test_results_at_the_edges_of_int16(level: str, tmp_path: Path) -> None:
     """Sums as large as weights, activations and zero points allow, times multipliers around what fits."""
@@ -138,11 +138,11 @@ def test_results_at_the_edges_of_int16(level: str, tmp_path: Path) -> None:
                 bias, mult = np.full(64, sign * 9, np.int32), np.full(64, most / (255 * 127 * 2), np.float32)
                 operands = [x, *map(cases.constant, (taps, bias, mult))]
                 cases.op("qconv2d", operands, groups=64, pads=(0, 0, 0, 1), x_zp=x_zp, zp=2 * sign)
-    bad, _ = wrong(cases.graph, cases.feeds, level, tmp_path)
+    bad, _ = compiled_wrong(cases.graph, cases.feeds, level, tmp_path)
     assert bad == []
 
 
-@emulated
+@arm
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_depthwise_of_odd_and_even_images(level: str, tmp_path: Path) -> None:
     cases = Cases(6)
@@ -159,7 +159,7 @@ def test_depthwise_of_odd_and_even_images(level: str, tmp_path: Path) -> None:
             operands = [x, *map(cases.constant, (weights, bias, mult)), *([table] if j == 2 else [])]
             end = {"x_zp": 3, "zp": i - 2, "lo": -128 + 20 * (j % 2), "dtype": DType.F32 if j == 3 else DType.I8}
             cases.op("qconv2d", operands, groups=channels, pads=pads, **end)
-    bad, used = wrong(cases.graph, cases.feeds, level, tmp_path, 2)
+    bad, used = compiled_wrong(cases.graph, cases.feeds, level, tmp_path, 2)
     assert bad == []
     assert used & {"sdot depthwise 2x2x16", "neon depthwise 2x16"}
 
