@@ -13,9 +13,10 @@ from qcomp.codegen.c.arm.products import LANES, Products
 from qcomp.codegen.c.arm.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
+from qcomp.codegen.c.vector.lines import Lines, flat_lines, is_flat, row_lines
 from qcomp.codegen.c.vector.packing import as_bytes, padded, stored_bias
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual, is_flat
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Residual
 
 _LONGEST_LINE = 64
 _SHORT_LINE = 12
@@ -87,35 +88,18 @@ def widths(products: Products, channels: int) -> list[int]:
     return [size + 1] * more + [size] * (count - more)
 
 
-@dataclass(frozen=True)
-class _Lines:
-    count: int
-    length: int
-    per_image: int
-    x_image: int
-    x_row: int
-    y_image: int
-    y_row: int
-    flat: bool
-
-
 def line_length(shape: ConvShape) -> int:
     """Pixels that follow each other, where buffers have no halo."""
     return _lines(shape, None).length
 
 
-def _lines(shape: ConvShape, residual: Residual | None) -> _Lines:
-    x, y, (sh, _) = shape.x, shape.y, shape.strides
-    if is_flat(shape, residual):
-        pixels = y.batch * y.height * y.width
-        fitting = [d for d in range(1, min(pixels, _LONGEST_LINE) + 1) if pixels % d == 0]
-        length = fitting[-1] if fitting[-1] >= min(pixels, _SHORT_LINE) else pixels
-        count = pixels // length
-        return _Lines(count, length, count, 0, length * x.channels, 0, length * y.channels, True)
-    count = y.batch * y.height
-    return _Lines(
-        count, y.width, y.height, x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, False
-    )
+def _lines(shape: ConvShape, residual: Residual | None) -> Lines:
+    if not is_flat(shape, residual):
+        return row_lines(shape)
+    pixels = shape.y.pixels
+    fitting = [d for d in range(1, min(pixels, _LONGEST_LINE) + 1) if pixels % d == 0]
+    length = fitting[-1] if fitting[-1] >= min(pixels, _SHORT_LINE) else pixels
+    return flat_lines(shape, length, pixels // length)
 
 
 def conv_code(
@@ -129,7 +113,7 @@ def conv_code(
     layout, residual = runs_of(shape), ending.residual
     lines, folded = _lines(shape, residual), stored_bias(weights, bias, x_zp)
     form = ending.product_form(weights, bias, mult, x_zp)
-    xs, ys = shape.strides[1] * shape.x.channels, shape.y.channels
+    xs, ys = shape.x_step, shape.y.channels
     exact = external and layout.length % products.loaded > 0
     taken = layout.length + (0 if exact else -layout.length % products.unit)
     whole, rest = taken // products.loaded * products.loaded, taken % products.loaded
@@ -168,7 +152,7 @@ def conv_code(
         shared=ending.values(form, whole), table=ending.table is not None,
         residual=None if residual is None else residual.plane, parts=parts, per_image=lines.per_image,
         x_image=lines.x_image, x_row=lines.x_row, y_image=lines.y_image, y_row=lines.y_row, tiles=tiles, xs=xs, ys=ys,
-        r_row=0 if residual is None else lines.y_row if lines.flat else residual.plane.row_stride,
+        r_row=lines.residual_row(residual),
     )  # fmt: skip
     constants = [np.concatenate(packed), np.concatenate(mults)]
     if ending.table is not None:

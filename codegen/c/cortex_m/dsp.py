@@ -58,7 +58,7 @@ def conv_code(
     layout = runs_of(shape)
     folded = stored_bias(weights, bias, x_zp)
     multipliers = ending.multipliers(mult)
-    step = shape.strides[1] * shape.x.channels
+    step = shape.x_step
     joint = fits_24_bits(weights, folded)
     even = layout.outputs + layout.outputs % 2
     packed, scales = [], []

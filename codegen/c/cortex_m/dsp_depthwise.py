@@ -28,7 +28,7 @@ def depthwise_code(
     found = pairs(line_length(shape, None))
     text = render(
         "dsp_depthwise.c.j2", symbol=symbol, heights=[tile.pixels for tile in found], channels=channels,
-        offsets=offsets, xs=shape.strides[1] * channels, ys=channels, ending=ending,
+        offsets=offsets, xs=shape.x_step, ys=channels, ending=ending,
     )  # fmt: skip
     constants = (
         Packed("int8_t", "weights", np.ascontiguousarray(packed)),

@@ -14,6 +14,7 @@ from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable import products as portable
 from qcomp.codegen.c.portable.code import signed_table
 from qcomp.codegen.c.vector.lead import window_lead
+from qcomp.codegen.c.vector.lines import is_flat
 from qcomp.codegen.c.vector.packing import bias_fits
 from qcomp.codegen.c.vector.rows import (
     ConvolutionRow,
@@ -24,7 +25,6 @@ from qcomp.codegen.c.vector.rows import (
     residual_of,
 )
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import is_flat
 from qcomp.codegen.c.vector.views import all_constant, is_depthwise, plane
 from qcomp.codegen.plan.buffer import Buffer
 from qcomp.ir import DType, Node

@@ -39,7 +39,7 @@ def conv_code(
     found = pairs(line_length(shape, ending.residual))
     text = render(
         "mve_conv.c.j2", symbol=symbol, runs=layout.offsets, length=layout.length, ending=ending, tiles=found,
-        xs=shape.strides[1] * shape.x.channels, ys=shape.y.channels, outputs=layout.outputs,
+        xs=shape.x_step, ys=shape.y.channels, outputs=layout.outputs,
     )  # fmt: skip
     constants = (
         Packed("int8_t", "weights", np.concatenate(packed), int(packed[0].size)),

@@ -11,7 +11,8 @@ from qcomp.codegen.c.cortex_m.ending import Ending
 from qcomp.codegen.c.cortex_m.render import render
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.portable.tasks import split
-from qcomp.codegen.c.vector.shapes import ConvShape, Plane, Residual, is_flat
+from qcomp.codegen.c.vector.lines import Lines, flat_lines, is_flat, row_lines
+from qcomp.codegen.c.vector.shapes import ConvShape, Plane, Residual
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,6 @@ class Groups:
     outputs: int
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """`count` lines of `length` pixels; strides, in elements, of images and of the lines of one (`per_image`)."""
-
-    count: int
-    length: int
-    per_image: int
-    x_image: int
-    x_row: int
-    y_image: int
-    y_row: int
-    r_image: int
-    r_row: int
-
-
 def pairs(length: int) -> list[Tile]:
     """Tiles of two pixels, and of one for what is left, that cover a line."""
     two, one = divmod(length, 2)
@@ -67,22 +53,15 @@ def line_length(shape: ConvShape, residual: Residual | None) -> int:
     return _lines_of(shape, residual).length
 
 
-def _lines_of(shape: ConvShape, residual: Residual | None) -> _Lines:
+def _lines_of(shape: ConvShape, residual: Residual | None) -> Lines:
     """All pixels as one line where nothing lies between rows, else the rows of the result."""
-    x, y, sh = shape.x, shape.y, shape.strides[0]
-    if is_flat(shape, residual):
-        return _Lines(1, y.batch * y.height * y.width, 1, 0, 0, 0, 0, 0, 0)
-    r_image, r_row = (0, 0) if residual is None else (residual.plane.image_stride, residual.plane.row_stride)
-    return _Lines(
-        y.batch * y.height, y.width, y.height, x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride,
-        r_image, r_row,
-    )  # fmt: skip
+    return flat_lines(shape, shape.y.pixels, 1) if is_flat(shape, residual) else row_lines(shape)
 
 
 def flattened(shape: ConvShape) -> ConvShape:
     """A flat convolution whose pixels are one line."""
-    pixels = shape.y.batch * shape.y.height * shape.y.width
-    return ConvShape(Plane(1, 1, pixels, shape.x.channels), Plane(1, 1, pixels, shape.y.channels))
+    x, y = (Plane(1, 1, shape.y.pixels, side.channels) for side in (shape.x, shape.y))
+    return ConvShape(x, y)
 
 
 def walked(
@@ -98,7 +77,7 @@ def walked(
     parts = split(lines.count, shape.macs / max(1, lines.count) / rate)
     text = render(
         "walk.c.j2", symbol=symbol, ending=ending, constants=constants, lines=lines, tiles=tiles, groups=groups,
-        parts=parts, xs=shape.strides[1] * shape.x.channels, ys=shape.y.channels,
+        parts=parts, xs=shape.x_step, ys=shape.y.channels, r_row=lines.residual_row(ending.residual),
         first=1 + (ending.residual is not None),
     )  # fmt: skip
     arrays = [constant.array for constant in constants]

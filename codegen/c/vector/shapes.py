@@ -34,6 +34,10 @@ class Plane:
         return (self.halo[0] + self.height + self.halo[2]) * self.row_stride
 
     @property
+    def pixels(self) -> int:
+        return self.batch * self.height * self.width
+
+    @property
     def interior(self) -> int:
         return self.halo[0] * self.row_stride + self.halo[1] * self.channels
 
@@ -57,6 +61,11 @@ class ConvShape:
     dilations: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+
+    @property
+    def x_step(self) -> int:
+        """Elements of x from what one pixel of a row of y reads to what the next one does."""
+        return self.strides[1] * self.x.channels
 
     @property
     def macs(self) -> int:
@@ -101,12 +110,6 @@ class Residual:
     def exact(self) -> bool:
         """Whether the product with any byte is exact in float32, so that one multiply-add rounds as product and sum."""
         return bool(np.float32(self.mult).view(np.uint32) & 0xFF == 0)
-
-
-def is_flat(shape: ConvShape, residual: Residual | None) -> bool:
-    """Whether all pixels lie as one line, which may be cut anywhere."""
-    pointwise = shape.kernel == (1, 1) and shape.strides == (1, 1) and shape.pads == (0, 0, 0, 0)
-    return pointwise and shape.x.dense and shape.y.dense and (residual is None or residual.plane.dense)
 
 
 @dataclass(frozen=True)

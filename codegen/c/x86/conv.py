@@ -9,8 +9,9 @@ import numpy as np
 
 from qcomp.codegen.c.kernel import CFunction, KernelCode
 from qcomp.codegen.c.render import float_literal
+from qcomp.codegen.c.vector.lines import Lines, flat_lines, is_flat, row_lines
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8, is_flat
+from qcomp.codegen.c.vector.shapes import ConvShape, Float32, Int8, Int32, Requantization, Residual, UInt8
 from qcomp.codegen.c.x86.arithmetic import arithmetic_of
 from qcomp.codegen.c.x86.epilogue import Epilogue, epilogue_text
 from qcomp.codegen.c.x86.isa import Isa
@@ -68,37 +69,15 @@ def tile_products(mr: int, nv: int, epilogue: Epilogue, shared: int, size: str) 
     return lines
 
 
-@dataclass(frozen=True)
-class Lines:
-    """The pixels of a plane as equal lines: where they start and how they step (bytes, elements)."""
-
-    count: int
-    length: int
-    per_image: int
-    x_image: int
-    x_row: int
-    y_image: int
-    y_row: int
-    x_step: int
-    flat: bool = False
-
-
 def lines_of(
     isa: Isa, shape: ConvShape, runs: int, dwords: int, channels: int, residual: Residual | None, schedule: Schedule
 ) -> Lines:
-    x, y = shape.x, shape.y
-    sh, sw = shape.strides
     if is_flat(shape, residual):
-        pixels = y.batch * y.height * y.width
-        length = chosen_length(schedule, isa, pixels, channels, runs, dwords)
-        steps = length * x.channels, 0, length * y.channels, x.channels
-        return Lines(pixels // length, length, pixels, 0, *steps, flat=True)
+        pixels = shape.y.pixels
+        return flat_lines(shape, chosen_length(schedule, isa, pixels, channels, runs, dwords), pixels)
     if schedule.line is not None:
         raise schedule.reject("its lines are the rows of an image")
-    return Lines(
-        y.batch * y.height, y.width, y.height,
-        x.image_stride, sh * x.row_stride, y.image_stride, y.row_stride, sw * x.channels,
-    )  # fmt: skip
+    return row_lines(shape)
 
 
 @dataclass(frozen=True)
@@ -231,7 +210,7 @@ def conv_code(
             needed = tile_helper(rows, nv, replace(epilogue, masked=masked), shared)
             helpers = merge_helpers(helpers, needed)
             steps.append(
-                _Step(needed[-1].name, _advance(pixel * lines.x_step), _advance(pixel * shape.y.channels), repeats)
+                _Step(needed[-1].name, _advance(pixel * shape.x_step), _advance(pixel * shape.y.channels), repeats)
             )
             pixel += rows * repeats
         first = bands[-1].last if bands else 0
@@ -266,14 +245,14 @@ def conv_code(
         x_row=lines.x_row,
         y_image=lines.y_image,
         y_row=lines.y_row,
-        xs=lines.x_step,
+        xs=shape.x_step,
         ys=shape.y.channels,
         dwords=dwords // shared,
         tail=isa.tail(tail),
         at=list(lanes_at),
         unit=float_literal(multipliers.unit),
         residual=None if residual is None else residual.plane,
-        r_row=0 if residual is None else lines.y_row if lines.flat else residual.plane.row_stride,
+        r_row=lines.residual_row(residual),
         **residual_values(residual),
         **clamp_values(requantization),
     )

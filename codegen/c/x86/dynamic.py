@@ -99,7 +99,7 @@ def dynamic_gemm_code(
     lanes_at = accumulate((16 * lanes for lanes in tail_lanes(isa, tail, widths[-1], False)), initial=0)
     text = render(
         "dynamic_gemm.c.j2",
-        symbol=symbol, bands=bands, count=len(widths), lines=lines, grid=grid, xs=lines.x_step, ys=shape.y.channels,
+        symbol=symbol, bands=bands, count=len(widths), lines=lines, grid=grid, xs=shape.x_step, ys=shape.y.channels,
         lines_per_block=-(-lines.count // grid.line_blocks), tiles_per_block=-(-len(widths) // grid.tile_blocks),
         dwords=dwords, tail=isa.tail(tail), at=list(lanes_at), step=int(per_row),
         prefetch=blob.size >= PREFETCH_BYTES and lines.count * lines.length > 1,

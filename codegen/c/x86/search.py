@@ -8,8 +8,9 @@ from itertools import islice, product
 
 import numpy as np
 
+from qcomp.codegen.c.vector.lines import is_flat
 from qcomp.codegen.c.vector.runs import runs_of
-from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Residual, is_flat
+from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Residual
 from qcomp.codegen.c.x86.conv import shared_columns
 from qcomp.codegen.c.x86.depthwise import can_rotate
 from qcomp.codegen.c.x86.isa import Isa
