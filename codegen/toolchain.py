@@ -81,7 +81,7 @@ def measure_code(package: SourcePackage) -> Sizes:
     with tempfile.TemporaryDirectory(prefix="qcomp-") as name:
         folder = Path(name)
         package.write(folder)
-        units = [u for u in package.units if u.endswith(".c") and not u.endswith("_weights.c")]
+        units = [u for u in package.units if not Path(u).stem.endswith("_weights")]
         with ThreadPoolExecutor(_PROCESSES) as executor:
             objects = executor.map(lambda unit: _compile(package, unit, folder, compiler), units)
             return sum((object_sizes((folder / o).read_bytes()) for o in objects), Sizes(0, 0))

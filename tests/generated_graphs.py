@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qcomp.codegen.backends import table_of
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.emit import generate
 from qcomp.codegen.c.package import SourcePackage
@@ -545,11 +546,12 @@ class Batch:
         verify(self.graph)
 
     def wrong(
-        self, target_name: str, threads: int = 1, prepare: Callable[[SourcePackage], SourcePackage] = lambda p: p
-    ) -> list[str]:
+        self, target_name: str, threads: int = 1, prepare: Callable[[SourcePackage], SourcePackage] = lambda p: p,
+        backend: str = "c",
+    ) -> list[str]:  # fmt: skip
         """Outputs that differ from the interpreter's; `prepare` may change how a package is compiled."""
         expected = run(self.graph, self.feeds)
-        package = prepare(generate(self.graph, target(target_name)))
+        package = prepare(generate(self.graph, target(target_name), table=table_of(backend)))
         with tempfile.TemporaryDirectory() as folder, load(
             build_library(package, Path(folder) / "model.so"), threads
         ) as model:

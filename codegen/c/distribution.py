@@ -70,6 +70,7 @@ def with_distribution(package: SourcePackage, graph: Graph) -> SourcePackage:
         "measured": None if sizes is None else "clang -O3 of the ziglang package",
         "units": package.units,
         "assembler": any(unit.endswith(".S") for unit in package.units),
+        "functions": any("_functions" in unit for unit in package.units),
         "amx": amx,
         "bare_metal": target.bare_metal,
         "memories": target.memories,

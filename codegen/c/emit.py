@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from qcomp.targets import Target
 _TEMPLATES = Path(__file__).parent / "templates"
 _UNIT_CHARACTERS = 80_000
 _MOST_UNITS = 8
+_ASSEMBLY_CHARACTERS = 400_000
 _ARENA_ALIGN = 64
 
 
@@ -79,12 +81,16 @@ def generate(
     files = code_files(lowered, symbols, len(content), len(text)).files
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= (metadata_file(prefix, text) if text else {}) | weights | {"qcomp.h": HEADER.read_bytes()}
-    sources = [n for n in files if n.endswith(".c") and n != weights_unit]
-    units = (*sources, weights_unit)
+    units = (*(n for n in files if is_unit(n) and n != weights_unit), weights_unit)
     package = SourcePackage(prefix, target, files, units, metadata, lowered.plan, tuned=lowered.tuned)
     if options.form == "c":
         return with_distribution(package, graph)
     return package
+
+
+def is_unit(name: str) -> bool:
+    """Whether a file of a package is one that compilers are called with."""
+    return name.endswith((".c", ".S"))
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,23 @@ def kernel_files(
     files = {f"{prefix}_internal.h": internal_header(symbols, tables, models)}
     for index, unit in enumerate(units):
         files[f"{prefix}_kernels{index}.c"] = _unit_text(render, common, index, len(units), unit, own, names)
+    files |= _assembly_files(own, prefix)
     home = {f: (tables.index(places[function][0]), places[function][1]) for f, function in enumerate(functions)}
     return KernelFiles(files, tuple(tables), home)
+
+
+def _assembly_files(functions: list[Function], prefix: str) -> dict[str, bytes]:
+    """What helpers define in assembler text, with names of this model."""
+    texts = {h.name: h.assembly for _, helpers in functions for h in helpers if h.assembly}
+    files: list[list[str]] = []
+    room = 0
+    for name, text in sorted(texts.items()):
+        if room < len(text):
+            files.append([])
+            room = _ASSEMBLY_CHARACTERS
+        room -= len(text)
+        files[-1].append(re.sub(rf"\b{name}\b", f"{prefix}_{name}", text))
+    return {f"{prefix}_functions{i}.S": "\n".join(own).encode() for i, own in enumerate(files)}
 
 
 def internal_header(symbols: Symbols, units: Sequence[str], models: Sequence[str]) -> bytes:
@@ -199,12 +220,12 @@ def _unit_text(
     names: Mapping[int, str],
 ) -> bytes:
     helpers = _unit_helpers(unit, functions)
-    linked = [h.name for h in helpers.values() if h.signature]
+    linked = [h.name for h in helpers.values() if h.signature or h.assembly]
     text: str = render.get_template("unit.c.j2").render(
         **common,
         unit=index,
         units=count,
-        x86=any("__m" in functions[f][0] or "_mm" in functions[f][0] for f in unit.functions)
+        x86=any(word in functions[f][0] for f in unit.functions for word in ("__m", "_mm", "_tile_"))
         or any("__m" in h.text for h in helpers.values()),
         linked=linked,
         helpers=[_helper_text(h, unit, common["prefix"]) for h in helpers.values()],

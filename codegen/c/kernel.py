@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,11 +50,12 @@ class CFunction:
     """A shared C definition (function, type or table), emitted once per name in each file that needs it.
 
     A text that is one `static __attribute__((noinline)) void` function is emitted once in all: other files see its
-    prototype.
+    prototype.  assembly: the definition in assembler text, if the text is only the prototype.
     """
 
     name: str
     text: str
+    assembly: str = field(default="", repr=False)
 
     @property
     def signature(self) -> str | None:
@@ -85,6 +86,10 @@ class KernelCode:
     whole: bool = False
 
 
+#: Times in nanoseconds of schedules, of which infinity says that one cannot be built.
+Measure = Callable[[Sequence[str]], Sequence[float]]
+
+
 class Kernel(ABC):
     """A row of the kernel table.
 
@@ -101,10 +106,17 @@ class Kernel(ABC):
     """Whether `generate` follows the node's attribute `fixed`: results rounded in fixed point."""
     scheduled: bool = False
     """Whether `generate` follows `KernelRequest.schedule`."""
+    standalone: bool = False
+    """Whether it shares no C functions with others, so that it can stand in for a kernel of any family."""
 
     def supports(self, node: Node, target: Target) -> bool:
         """Whether this kernel can execute the node on the target."""
         return True
+
+    def explore(self, request: KernelRequest, most: int, measure: Measure) -> list[str] | None:
+        """Up to `most` schedules, the fastest first, of a search that measures as it goes; None where there is no
+        search, and `schedules` are to be tried one by one."""
+        return None
 
     def schedules(self, request: KernelRequest) -> tuple[str, ...]:
         """Ways to compute the node that `qcomp tune` may choose from, each once, the most promising first.
@@ -194,11 +206,12 @@ class KernelTable:
         return next(self.fitting(node, target), None)
 
     def alternatives(self, node: Node, target: Target) -> tuple[Kernel, ...]:
-        """The kernel that `find` gives and those of its family that fit, one of each name, in order of preference."""
+        """The kernel that `find` gives and those that can stand in for it and fit, one of each name, in order of
+        preference."""
         fitting = list(self.fitting(node, target))
         named: dict[str, Kernel] = {}
         for kernel in fitting:
-            if kernel.family == fitting[0].family:
+            if kernel.standalone or kernel.family == fitting[0].family:
                 named.setdefault(kernel.name, kernel)
         return tuple(named.values())
 
@@ -209,7 +222,7 @@ class KernelTable:
                 return kernel
         raise QcompError(
             f"no kernel {name!r} of target {target.name} computes this {node.op.name}",
-            where=f"node {node.name!r}", fix="run `qcomp tune` again",
+            where=f"node {node.name!r}", fix="compile with the back end that was tuned, or run `qcomp tune` again",
         )  # fmt: skip
 
     def select(self, node: Node, target: Target) -> Kernel:

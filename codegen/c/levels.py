@@ -10,7 +10,7 @@ from qcomp.codegen.c import cpuid, hwcap
 from qcomp.codegen.c.constants import Blob
 from qcomp.codegen.c.cpuid import permissions
 from qcomp.codegen.c.distribution import with_distribution
-from qcomp.codegen.c.emit import Place, Symbols, code_files, generate, internal_header
+from qcomp.codegen.c.emit import Place, Symbols, code_files, generate, internal_header, is_unit
 from qcomp.codegen.c.kernel import KernelTable
 from qcomp.codegen.c.lower import Function, lower
 from qcomp.codegen.c.metadata import describe_levels
@@ -29,28 +29,34 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _BITS: Mapping[str, Callable[[Iterable[str]], Mapping[str, Any]]] = {"x86_64": cpuid.bits, "aarch64": hwcap.bits}
 
 
+def _tables(sharing: bool) -> KernelTable:
+    return kernel_table(sharing=sharing)
+
+
 def generate_levels(
     graph: Graph,
     levels: Sequence[Target],
     options: Options | None = None,
     table: KernelTable | None = None,
     tuning: Tuning | None = None,
+    tables: Callable[[bool], KernelTable] = _tables,
 ) -> SourcePackage:
     """C sources of a verified graph for these targets, the best first; the last one is the package's own target,
-    whose features all others have. One target alone gives what `generate` gives.
+    whose features all others have. One target alone gives what `generate` gives. Kernels are of `table`, or else of
+    what `tables` gives for levels that share constants (True) or not.
 
     Raises QcompError as `generate` does, for features that code cannot ask the CPU for, and for a tuning of several
     targets: kernels of a level are chosen to share constants with others', which those of a tuning may not.
     """
     *richer, base = levels
     if not richer:
-        return generate(graph, base, options, table, tuning)
+        return generate(graph, base, options, table or tables(False), tuning)
     if tuning is not None:
         tuning.check_levels([target.name for target in levels])
     options = (options or Options()).resolved(graph.name, base)
     prefix = options.prefix
     widths = [target.vector_bytes for target in richer]
-    table = table or kernel_table(sharing=len(set(widths)) < len(widths))
+    table = table or tables(len(set(widths)) < len(widths))
     blob = Blob()
     # From the base up: a level can only borrow code from those below it.
     lowered = {target.name: lower(graph, target, blob, table) for target in reversed(levels)}
@@ -69,15 +75,14 @@ def generate_levels(
         borrowed = _elsewhere(target, levels, places)
         code = code_files(lowered[target.name], own, len(content), len(text), borrowed)
         files |= code.files
-        machines |= {name: target for name in code.files if name.endswith(".c") and target is not base}
+        machines |= {name: target for name in code.files if is_unit(name) and target is not base}
         places[target.name] = code.places
     files[f"{prefix}.c"] = choice(prefix, graph.name, levels, models)
     files[f"{prefix}_internal.h"] = internal_header(symbols, (), list(models.values()))
     weights, weights_unit = weight_files(prefix, content, options.weights)
     files |= metadata_file(prefix, text) | weights | {"qcomp.h": HEADER.read_bytes()}
-    sources = [n for n in files if n.endswith(".c") and n != weights_unit]
     plan = lowered[base.name].plan
-    units = (*sources, weights_unit)
+    units = (*(n for n in files if is_unit(n) and n != weights_unit), weights_unit)
     package = SourcePackage(prefix, base, files, units, metadata, plan, levels=tuple(levels), machines=machines)
     return with_distribution(package, graph) if options.form == "c" else package
 

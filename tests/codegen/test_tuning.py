@@ -329,7 +329,7 @@ def test_a_file_holds_the_tuning_in_sorted_order(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(ONE.text())
     assert read_tuning(tmp_path / "t.json") == ONE
     content = json.loads(ONE.text())
-    assert list(content) == ["cpu", "format", "layers", "target"] and list(content["layers"]) == ["a", "b"]
+    assert list(content) == ["backend", "cpu", "format", "layers", "target"] and list(content["layers"]) == ["a", "b"]
     turned = Tuning(ONE.target, ONE.cpu, dict(reversed(ONE.layers.items())))
     assert turned.text() == ONE.text()
 
