@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qcomp.codegen.backends import check_backend
 from qcomp.codegen.toolchain import replace_file
 from qcomp.codegen.tune.choose import ROUNDS, Rounds
 from qcomp.codegen.tune.file import Tuning
@@ -69,9 +70,9 @@ def tune(
 ) -> Measured:
     """Measures kernels and schedules of every layer of a model on this machine, up to `candidates` each.
 
-    model, target, calibration, shapes, options: as `qcomp.compile` takes them; results are merged into
-    `options.tuning`.  threads: what a layer is divided over, 0 for one a CPU.  Raises QcompError for whatever the user
-    can mend, a target that this machine cannot run included.
+    model, target, calibration, shapes, options: as `qcomp.compile` takes them (with `options.backend` "auto" kernels of
+    both back ends take part); results are merged into `options.tuning`.  threads: what a layer is divided over, 0 for
+    one a CPU.  Raises QcompError for whatever the user can mend, a target that this machine cannot run included.
     """
     if candidates < 1:
         raise QcompError(f"{candidates} candidates", where="candidates", fix="give 1 or more")
@@ -79,9 +80,10 @@ def tune(
         raise QcompError(f"{threads} threads", where="threads", fix="give a positive number, or 0 for one a CPU")
     machine = target_named(target)
     check_runs_here(machine)
+    check_backend(options.backend, [machine], measured=True)
     before = read_tuning_of(options, [machine])
-    before = before or Tuning(machine.name, tuning_of(machine, ()).cpu)
-    before = before.merged(tuning_of(machine, ()))  # refused before it costs any work
+    nothing = tuning_of(machine, (), options.backend)
+    before = (before or nothing).merged(nothing)  # refused before it costs any work
     progress = options.progress or (lambda stage, done, total: None)
     progress("import", 0, 1)
     graph = model if isinstance(model, Graph) else import_model(model, shapes)
@@ -90,10 +92,11 @@ def tune(
     progress("quantize", 0, 1)
     graph = preview(graph, options) if by_preview else quantize(graph, calibration, options)
     results = tune_graph(
-        graph, machine, candidates, threads or len(os.sched_getaffinity(0)), options.cc, rounds, progress
+        graph, machine, candidates, threads or len(os.sched_getaffinity(0)), options.cc, rounds, progress,
+        backend=options.backend,
     )
     if not results:
         raise QcompError(
             f"no layer of the model has kernels with schedules on {machine.name}", fix="tune for a target with AVX2"
         )
-    return Measured(tuple(results), before.merged(tuning_of(machine, results)), by_preview)
+    return Measured(tuple(results), before.merged(tuning_of(machine, results, options.backend)), by_preview)

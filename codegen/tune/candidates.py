@@ -56,9 +56,9 @@ class Candidate:
     code: KernelCode
 
 
-def network(graph: Graph, target: Target) -> Network:
-    """The layers of an integer graph that have a choice of schedules on the target."""
-    table, blob = kernel_table(), Blob()
+def network(graph: Graph, target: Target, table: KernelTable | None = None) -> Network:
+    """The layers of an integer graph that have a choice of kernels or schedules on the target."""
+    table, blob = table or kernel_table(), Blob()
     lowered = lower(graph, target, blob, table)
     steps: dict[str, list[Step]] = {}
     for built in lowered.steps:
@@ -90,10 +90,18 @@ def _kernels(layer: Layer, target: Target, table: KernelTable) -> Iterator[Kerne
 
 
 def _of_kernel(layer: Layer, kernel: Kernel, target: Target) -> Iterator[Candidate]:
-    request = KernelRequest(layer.step.node, layer.inputs, layer.outputs, target, PLACEHOLDER)
-    for schedule in kernel.schedules(request):
-        asked = KernelRequest(request.node, request.inputs, request.outputs, target, PLACEHOLDER, schedule)
-        yield Candidate(kernel.name, schedule, generated(kernel, asked))
+    for schedule in kernel.schedules(request_of(layer, target)):
+        yield candidate_of(layer, kernel, target, schedule)
+
+
+def request_of(layer: Layer, target: Target, schedule: str = "") -> KernelRequest:
+    """What a kernel is asked for, for the layer."""
+    return KernelRequest(layer.step.node, layer.inputs, layer.outputs, target, PLACEHOLDER, schedule)
+
+
+def candidate_of(layer: Layer, kernel: Kernel, target: Target, schedule: str = "") -> Candidate:
+    """The layer as one kernel computes it, by one of its schedules."""
+    return Candidate(kernel.name, schedule, generated(kernel, request_of(layer, target, schedule)))
 
 
 def _content(code: KernelCode) -> bytes:

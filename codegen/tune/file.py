@@ -1,13 +1,13 @@
 """Tuning files: JSON with sorted keys, of one target; what was measured on a machine is an input of the compiler.
 
-    {"cpu": "AMD EPYC", "format": 1, "layers": {"qconv2d x=i8[1,56,56,64] ...": {"kernel": "avx512_conv",
-     "schedule": "vectors=4*2 rows=6*9+2", "speedup": 1.08}}, "target": "x86_64-avx512vnni"}"""
+    {"backend": "c", "cpu": "AMD EPYC", "format": 1, "layers": {"qconv2d x=i8[1,56,56,64] ...": {
+     "kernel": "avx512_conv", "schedule": "vectors=4*2 rows=6*9+2", "speedup": 1.08}}, "target": "x86_64-avx512vnni"}"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from qcomp.errors import QcompError
 
 FORMAT = 1
-_KEYS = {"cpu": str, "format": int, "layers": dict, "target": str}
+_KEYS = {"backend": str, "cpu": str, "format": int, "layers": dict, "target": str}
 _AGAIN = "run `qcomp tune` again"
 
 
@@ -30,16 +30,26 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Choices by the layer's name (`layer_name`), for the target of that name; `cpu` is for people."""
+    """Choices by the layer's name (`layer_name`), for the target of that name, among the kernels of that back end;
+    `cpu` is for people."""
 
     target: str
     cpu: str = ""
     layers: Mapping[str, Choice] = field(default_factory=dict)
+    backend: str = "c"
 
     def check(self, target: str, where: str = "tuning") -> None:
         """QcompError if it is for another target; `where` is what the error names as the place."""
         if target != self.target:
             raise QcompError(f"the tuning is for {self.target}, not for {target}", where=where, fix="tune for that")
+
+    def check_backend(self, backend: str, where: str = "tuning") -> None:
+        """QcompError if it was measured with another one: its kernels, and what they are faster than, are others."""
+        if backend != self.backend:
+            raise QcompError(
+                f"the tuning was measured with the back end {self.backend}, not {backend}", where=where,
+                fix=f"compile with --backend {self.backend}, or tune with --backend {backend}",
+            )  # fmt: skip
 
     def check_levels(self, targets: Sequence[str], where: str = "tuning") -> None:
         """As `check`, for an artifact that holds code of these targets: one alone can be tuned."""
@@ -51,19 +61,20 @@ class Tuning:
         self.check(targets[0], where)
 
     def merged(self, other: Tuning) -> Tuning:
-        """With the other's choices too, which win; QcompError for another target or CPU."""
+        """With the other's choices too, which win; QcompError for another target, back end or CPU."""
         self.check(other.target)
+        self.check_backend(other.backend)
         if self.cpu != other.cpu:
             raise QcompError(
                 f"the tuning was measured on {self.cpu!r}, this machine is {other.cpu!r}",
                 where="tuning", fix="begin a new file",
             )  # fmt: skip
-        return Tuning(self.target, self.cpu, {**self.layers, **other.layers})
+        return replace(self, layers={**self.layers, **other.layers})
 
     def text(self) -> str:
         """The file's content; the same tuning gives the same text."""
         layers = {name: {**vars(choice), "speedup": round(choice.speedup, 3)} for name, choice in self.layers.items()}
-        content = {"cpu": self.cpu, "format": FORMAT, "layers": layers, "target": self.target}
+        content = {"backend": self.backend, "cpu": self.cpu, "format": FORMAT, "layers": layers, "target": self.target}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
@@ -79,11 +90,12 @@ def parse_tuning(text: str, where: str) -> Tuning:
         raise QcompError(
             f"tuning files of format {content['format']!r} are not read, only {FORMAT}", where=where, fix=_AGAIN
         )
+    content.setdefault("backend", "c")  # files of before there was another one
     for key, kind in _KEYS.items():
         if not isinstance(content.get(key), kind):
             raise QcompError(f"the tuning file is damaged at {key!r}", where=where, fix=_AGAIN)
     layers = {name: _choice(entry, name, where) for name, entry in content["layers"].items()}
-    return Tuning(content["target"], content["cpu"], layers)
+    return Tuning(content["target"], content["cpu"], layers, content["backend"])
 
 
 def _choice(entry: Any, name: str, where: str) -> Choice:

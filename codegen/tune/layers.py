@@ -13,8 +13,10 @@ _BOUNDS = frozenset({"lo", "hi"})
 
 
 def is_tunable(node: Node, target: Target, table: KernelTable) -> bool:
-    """Whether there is a choice of schedules for the node."""
-    return any(kernel.scheduled for kernel in table.alternatives(node, target))
+    """Whether there is a choice of kernels or schedules for the node."""
+    found = table.alternatives(node, target)
+    several = len(found) > 1 and any(kernel.standalone for kernel in found)
+    return several or any(kernel.scheduled for kernel in found)
 
 
 def layer_name(step: Step, kernel: Kernel) -> str:

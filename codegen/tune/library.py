@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qcomp.codegen.c.emit import Symbols, kernel_files
+from qcomp.codegen.c.emit import Symbols, is_unit, kernel_files
 from qcomp.codegen.c.lower import Function
 from qcomp.codegen.c.render import environment
 from qcomp.codegen.plan.buffer import Buffer
@@ -47,7 +47,7 @@ class KernelLibrary:
         files = {**kernels.files, "driver.c": driver.encode(), HEADER.name: HEADER.read_bytes()}
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        units = [name for name in kernels.files if name.endswith(".c")]
+        units = [name for name in kernels.files if is_unit(name)]
         library = ctypes.CDLL(str(build_kernel_library(find_compiler(cc), target, folder, units, "driver.c")))
         if any(feature.startswith("amx") for feature in target.features) and library.qcomp_enable_amx():
             raise QcompError("the system does not let this process use AMX", fix="tune for another --target")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from qcomp.codegen.backends import table_of
 from qcomp.codegen.tune.candidates import Candidate, Layer, candidates, network
 from qcomp.codegen.tune.choose import ROUNDS, Rounds, Sample, Verdict, choose
+from qcomp.codegen.tune.explore import Explorer
 from qcomp.codegen.tune.file import Choice, Tuning
 from qcomp.codegen.tune.library import KernelLibrary, Operands, operands_of, others_of
 from qcomp.errors import QcompError
@@ -73,20 +75,24 @@ def tune_graph(
     rounds: Rounds = ROUNDS,
     progress: Progress = lambda stage, done, total: None,
     clock: Clock = lambda layer, candidates, sample: sample,
+    backend: str = "c",
 ) -> list[Result]:
     """The best of up to `most` candidates besides the default, for each layer of an integer graph; see `tuning_of`.
 
     Every candidate's output is compared with the default's before it is timed.  `clock` may replace the times.
+    backend: which kernels there are (see `table_of`); the tilings of "tvm" are searched for by MetaSchedule.
     Raises QcompError when this machine cannot run the target's code.
     """
     check_runs_here(target)
-    found = network(graph, target)
+    table = table_of(backend)
+    found = network(graph, target, table)
     if not found.layers:
         return []
     rows = []
     for done, layer in enumerate(found.layers):
         progress("candidates", done, len(found.layers))
-        rows.append(candidates(layer, target, most))
+        explorer = Explorer(layer, table.select(layer.step.node, target), found.bytes, target, threads, cc)
+        rows.append(explorer.candidates(most, rounds.finalists) or candidates(layer, target, most, table))
     progress("compile C", 0, 1)
     results = []
     with tempfile.TemporaryDirectory(prefix="qcomp-") as folder:
@@ -124,6 +130,6 @@ def _result(layer: Layer, row: Sequence[Candidate], verdict: Verdict) -> Result:
     return Result(layer.name, layer.count, len(row), best.kernel, best.schedule, *times)
 
 
-def tuning_of(target: Target, results: Iterable[Result]) -> Tuning:
+def tuning_of(target: Target, results: Iterable[Result], backend: str = "c") -> Tuning:
     """The results as what a file holds."""
-    return Tuning(target.name, cpu_name(), {result.name: result.choice for result in results})
+    return Tuning(target.name, cpu_name(), {result.name: result.choice for result in results}, backend)

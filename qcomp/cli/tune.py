@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qcomp.cli.arguments import (
+    Backend,
+    BackendName,
     Calibrate,
     Compiler,
     ImageMean,
@@ -63,6 +65,7 @@ def tune(
     image_resize: ImageResize = Resize.CROP,
     threads: Threads = 1,
     candidates: Candidates = 24,
+    backend: BackendName = Backend.C,
     cc: Compiler = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -88,6 +91,7 @@ def tune(
 
     with Stages(quiet) as progress:
         progress("load", 0, 1)
+        from qcomp.codegen.backends import check_backend
         from qcomp.codegen.toolchain import find_compiler
         from qcomp.codegen.tune.file import read_tuning
         from qcomp.codegen.tune.search import check_runs_here
@@ -98,15 +102,19 @@ def tune(
 
         machine = target_named(target)
         check_runs_here(machine)
+        check_backend(backend, [machine], measured=True)
         method_named(method)
         machine.compiler_flags(find_compiler(cc).kind)
         known = None if tuning is None else read_tuning(tuning)
         if known is not None:
             known.check(machine.name, str(tuning))
+            known.check_backend(backend, str(tuning))
         progress("import", 0, 1)
         graph = read_graph(model, shapes)
         samples = None if calibrate is None else samples_for(graph, calibrate, *images)
-        options = Options(method=method, per_tensor=per_tensor, tuning=known, cc=cc, progress=progress)
+        options = Options(
+            method=method, per_tensor=per_tensor, backend=backend, tuning=known, cc=cc, progress=progress
+        )
         measured = measure(
             graph, target=target, calibration=samples, options=options, candidates=candidates, threads=threads
         )
@@ -164,7 +172,7 @@ def _show(facts: dict[str, Any]) -> None:
         print(f"note: {note}")
     rows = [
         (_shape_text(f["layer"]), f["steps"], f"{f['default_us']:.1f}", f"{f['best_us']:.1f}",
-         f"{f['speedup'] - 1:.1%}" if f["speedup"] > 1 else "", f["schedule"] or "default", f["kernel"])
+         f"{f['speedup'] - 1:.1%}" if f["speedup"] > 1 else "", f["schedule"] or _no_schedule(f), f["kernel"])
         for f in facts["layers"]
     ]  # fmt: skip
     print_table("", ("layer", "steps", "default us", "best us", "gain", "schedule", "kernel"), rows)
@@ -177,6 +185,11 @@ def _show(facts: dict[str, Any]) -> None:
         f"  {changed} of {plural(len(facts['layers']), 'layer shape')} not as by default; all steps: "
         f"{facts['default_us']:.1f} us by default, {facts['best_us']:.1f} us tuned ({facts['speedup'] - 1:.1%} faster)"
     )
+
+
+def _no_schedule(layer: dict[str, Any]) -> str:
+    """What is shown for the default schedule: of another kernel than the default one, its own."""
+    return "default" if layer["speedup"] == 1 else "its default"
 
 
 def _shape_text(layer: str) -> str:
