@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from qcomp.bands import Banded, banded
+from qcomp.codegen.backends import BACKENDS, check_backend, check_followed, table_of
 from qcomp.codegen.build import build_library
 from qcomp.codegen.c.levels import generate_levels
 from qcomp.codegen.c.package import Options as SourceOptions
@@ -65,6 +66,7 @@ from qcomp.quantize.refinement import refine
 from qcomp.quantize.samples import Data, samples_of
 from qcomp.quantize.trial import tried
 from qcomp.reports.arithmetic import check_arithmetic
+from qcomp.reports.backends import backend_coverage
 from qcomp.reports.coverage import Coverage, coverage, int8_advice
 from qcomp.reports.memory import budget_of, check_memory
 from qcomp.targets import Target, levels, native
@@ -102,6 +104,8 @@ class Options:
     `dynamic`: products with constant float weights quantize their input at run time, without calibration data.
     `levels` names which of the targets that the target carries go into the artifact beside it; none named: all.
     `effort` "high" rounds weights by what that does to results, for some time more ("normal": to the nearest).
+    `backend` makes the code of layers: "c", "tvm" (C for what TVM does not compute), or "auto", whichever is faster as
+    `tuning` says.
     `tuning` is what `qcomp.tune` measured for the target, or the file that it is in.
     `precision` maps names of nodes to "int8", "int16" (of the activations that they read) or "float32", or is the JSON
     file of such a mapping; "auto" searches for one that reaches the `goal`, as `judging` says.
@@ -116,6 +120,7 @@ class Options:
     dynamic: bool = False
     require_int8: bool = False
     check_passes: bool = False
+    backend: str = "c"
     tuning: Tuning | Tuned | str | Path | None = None
     precision: Mapping[str, str] | str | Path | None = None
     goal: Goal | None = None
@@ -139,6 +144,10 @@ class Options:
         for name, value, known in (("requantize", self.requantize, REQUANTIZE), ("io", self.io, IO)):
             if value and value not in known:
                 raise QcompError(f"unknown {name} {value!r}", where="Options", fix=f"use {' or '.join(known)}")
+        if self.backend not in BACKENDS:
+            raise QcompError(
+                f"unknown back end {self.backend!r}", where="Options", fix=f"use {', '.join(BACKENDS)}"
+            )
         if self.io == "int8" and self.precision == AUTO:
             raise QcompError(
                 "a search for precisions compares float results", where="Options.io",
@@ -181,6 +190,11 @@ class Artifact:
     def metadata(self) -> Mapping[str, object]:
         return self.package.metadata
 
+    @property
+    def backend_coverage(self) -> Mapping[str, object] | None:
+        """What TVM computes, and what C does and why; None where the back end is C alone."""
+        return backend_coverage(self.package, self.options.backend)
+
     def save(self, path: str | Path) -> Path:
         """Compiles the C sources and writes the shared library, in one step; QcompError when that fails."""
         return build_library(self.package, Path(path), self.options.cc)
@@ -189,7 +203,9 @@ class Artifact:
         """Writes the C source package for people: build file, readme and example included."""
         options = SourceOptions(form="c", islands=_island_rows(self.coverage))
         held = levels(self.target, self.options.levels)
-        package = generate_levels(self.graph, held, options, tuning=read_tuning_of(self.options, held))
+        tuning = read_tuning_of(self.options, held)
+        tables = partial(table_of, self.options.backend)
+        package = generate_levels(self.graph, held, options, tuning=tuning, tables=tables)
         return replace_folder(Path(folder), package.files)
 
 
@@ -210,6 +226,7 @@ def compile(
     machine = native() if target == "native" else target_named(target)
     held = levels(machine, options.levels)
     tuning = read_tuning_of(options, held)
+    check_backend(options.backend, held, measured=tuning is not None)
     options = replace(
         options, tuning=tuning, requantize=options.requantize or machine.requantize,
         io=options.io or IO[machine.requantize == "fixed"],
@@ -234,7 +251,9 @@ def _lowered(
     check_arithmetic(graph, machine)
     tuning = read_tuning_of(options, held)
     _report(options, "generate", 0, 1)
-    package = generate_levels(graph, held, SourceOptions(islands=_island_rows(found)), tuning=tuning)
+    source = SourceOptions(islands=_island_rows(found))
+    package = generate_levels(graph, held, source, tuning=tuning, tables=partial(table_of, options.backend))
+    check_followed(options.backend, package.tuned)
     graph, package = _within_ram(graph, package, options)
     check_memory(package, options.max_ram, options.max_rom)
     return Artifact(graph, found, machine, package, options)
@@ -257,12 +276,13 @@ def _within_ram(graph: Graph, package: SourcePackage, options: Options) -> tuple
         options.on_bands(found)
     _report(options, "generate", 0, 1)
     source = SourceOptions(islands=package.metadata["islands"])
-    return found.graph, generate_levels(found.graph, [package.target], source)
+    tables = partial(table_of, options.backend)
+    return found.graph, generate_levels(found.graph, [package.target], source, tables=tables)
 
 
 def read_tuning_of(options: Options, held: Sequence[Target]) -> Tuning | None:
     """The tuning that the options give for code of these targets, read if it is a file; QcompError when it is for
-    another target, or there are several."""
+    another target or back end, or there are several."""
     if options.tuning is None:
         return None
     given = options.tuning.tuning if isinstance(options.tuning, Tuned) else options.tuning
@@ -272,7 +292,9 @@ def read_tuning_of(options: Options, held: Sequence[Target]) -> Tuning | None:
             fix="give what qcomp.tune returns, or the path of its file",
         )  # fmt: skip
     tuning = given if isinstance(given, Tuning) else read_tuning(Path(given))
-    tuning.check_levels([target.name for target in held], "tuning" if isinstance(given, Tuning) else str(given))
+    where = "tuning" if isinstance(given, Tuning) else str(given)
+    tuning.check_levels([target.name for target in held], where)
+    tuning.check_backend(options.backend, where)
     return tuning
 
 

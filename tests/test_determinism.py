@@ -14,45 +14,53 @@ from generated_networks import Networks
 
 import qcomp.zoo
 
-# Compiles MODEL with DATA (- for none) for TARGET into OUT.so and the source package OUT/; all four are arguments.
+# Compiles MODEL with DATA (- for none) for TARGET by a back end into OUT.so and the source package OUT/.
 SCRIPT = """
 import sys
 import numpy as np
 import qcomp
-model, data, out, target = sys.argv[1:]
+model, data, out, target, backend = sys.argv[1:]
 samples = None if data == "-" else dict(np.load(data))
-artifact = qcomp.compile(model, target=target, calibration=samples)
+artifact = qcomp.compile(model, target=target, calibration=samples, options=qcomp.Options(backend=backend))
 artifact.save(out + ".so")
 artifact.save_sources(out)
 """
 
 
-def compiled(model: Path, data: Path | None, folder: Path, hash_seed: str, target: str) -> dict[str, bytes]:
+def compiled(
+    model: Path, data: Path | None, folder: Path, hash_seed: str, target: str, backend: str
+) -> dict[str, bytes]:
     """Every file that one process makes in `folder`, by name."""
     folder.mkdir()
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    arguments = [str(model), "-" if data is None else str(data), str(folder / "model"), target]
+    arguments = [str(model), "-" if data is None else str(data), str(folder / "model"), target, backend]
     subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, env=environment, cwd=folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def check(model: Path, data: Path | None, tmp_path: Path, target: str = "x86_64-avx512vbmi") -> None:
+def check(
+    model: Path, data: Path | None, tmp_path: Path, target: str = "x86_64-avx512vbmi", backend: str = "c"
+) -> None:
     (tmp_path / "deeper").mkdir()
-    first = compiled(model, data, tmp_path / "one", "1", target)
-    second = compiled(model, data, tmp_path / "deeper" / "another folder", "4242", target)
+    first = compiled(model, data, tmp_path / "one", "1", target, backend)
+    second = compiled(model, data, tmp_path / "deeper" / "another folder", "4242", target, backend)
     assert list(first) == list(second)
     assert [name for name, content in first.items() if content != second[name]] == []
     assert "model.so" in first and sum(name.endswith(".c") for name in first) >= 3
     assert not any(str(tmp_path).encode() in content for content in first.values())
 
 
-@pytest.mark.parametrize("target", ["x86_64-avx512vbmi", "x86_64"])
-def test_generated_networks(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "backend"), [
+    ("x86_64-avx512vbmi", "c"), ("x86_64", "c"), ("x86_64-amx", "tvm"), ("aarch64-dotprod", "tvm"),
+])  # fmt: skip
+def test_generated_networks(target: str, backend: str, tmp_path: Path) -> None:
+    if backend == "tvm":
+        pytest.importorskip("tvm", reason="needs the tvm extra")
     networks = Networks(77, 6)
     onnx.save(networks.model(), tmp_path / "networks.onnx")
     np.savez(tmp_path / "data.npz", **networks.samples)
-    check(tmp_path / "networks.onnx", tmp_path / "data.npz", tmp_path, target)
+    check(tmp_path / "networks.onnx", tmp_path / "data.npz", tmp_path, target, backend)
 
 
 @pytest.mark.slow

@@ -71,6 +71,20 @@ ImageSize = Annotated[
 ]  # fmt: skip
 ImageOrder = Annotated[Order, typer.Option("--image-order", help="Images: order of the channels.")]
 ImageResize = Annotated[Resize, typer.Option("--image-resize", help="Images: crop the middle, or stretch.")]
+
+
+class Backend(StrEnum):
+    """What makes the code of layers."""
+
+    C = "c"
+    TVM = "tvm"
+    AUTO = "auto"
+
+
+BackendName = Annotated[
+    Backend,
+    typer.Option("--backend", help="What makes the code of layers: C, TVM where it can, or by layer what is faster."),
+]
 TuningFile = Annotated[
     Path | None,
     typer.Option("--tuning", metavar="FILE", show_default=False,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qcomp.cli.arguments import (
+    Backend,
+    BackendName,
     Calibrate,
     Compiler,
     EffortLevel,
@@ -53,12 +55,6 @@ if TYPE_CHECKING:
     from qcomp.quantize.samples import Samples
 
 
-class Backend(StrEnum):
-    """What turns the integer graph into code."""
-
-    C = "c"
-
-
 class Emit(StrEnum):
     """What is written: a shared library, or a folder of C sources."""
 
@@ -76,7 +72,6 @@ Dynamic = Annotated[
     bool, typer.Option("--dynamic", help="Quantize the input of matrix products at run time, without calibration data.")
 ]
 Float = Annotated[bool, typer.Option("--float", help="Compile a model that is not quantized as float32.")]
-BackendName = Annotated[Backend, typer.Option("--backend", help="What generates code.")]
 LevelNames = Annotated[
     str | None,
     typer.Option("--levels", metavar="NAME[,NAME]", show_default=False,
@@ -177,6 +172,7 @@ def compile_model(
     with Stages(quiet) as progress:
         progress("load", 0, 1)
         from qcomp.analysis import save_precision as save_mix
+        from qcomp.codegen.backends import check_backend
         from qcomp.codegen.toolchain import find_compiler
         from qcomp.compiler import Options, compile, read_tuning_of
         from qcomp.quantize.observers import method_named
@@ -189,7 +185,8 @@ def compile_model(
         held = levels_of(machine, named)
         method_named(method)
         Options(effort=effort)
-        measured = read_tuning_of(Options(tuning=tuning), held)
+        measured = read_tuning_of(Options(tuning=tuning, backend=backend), held)
+        check_backend(backend, held, measured is not None)
         if emit is Emit.LIB:
             machine.compiler_flags(find_compiler(cc).kind)
         progress("import", 0, 1)
@@ -210,6 +207,7 @@ def compile_model(
             dynamic=dynamic,
             require_int8=require_int8,
             check_passes=check_passes,
+            backend=backend,
             tuning=measured,
             precision=precision,
             goal=goal,
@@ -262,6 +260,9 @@ def compile_model(
         facts["notes"].append(f"keys of the calibration data that are no inputs: {', '.join(samples.unused)}")
     if artifact.search is not None:
         facts["search"] = search_facts(artifact.search, bool(artifact.target.rates), artifact.confirmed)
+    facts["backend"] = artifact.backend_coverage
+    if facts["backend"] is not None and not any(facts["backend"]["levels"].values()) and backend is Backend.TVM:
+        facts["notes"].append("TVM computes no multiply-accumulates of this model: all is as by the back end c")
     facts["tuning"] = None
     if tuning is not None:
         assert artifact.package.tuned is not None
@@ -361,6 +362,7 @@ def _show(facts: dict[str, Any]) -> None:
     from qcomp.cli.islands import show_islands, show_precisions
     from qcomp.cli.mix_report import show_search
     from qcomp.cli.output import bytes_text, plural
+    from qcomp.reports.backends import backend_text
 
     for finding in facts["findings"][:_MOST_FINDINGS]:
         print(f"calibration: {finding['message']} ({finding['code']})")
@@ -385,6 +387,8 @@ def _show(facts: dict[str, Any]) -> None:
             f"  flash    {bytes_text(memory['flash_bytes'])} of {bytes_text(memory['flash_there'])}; "
             f"RAM {bytes_text(memory['ram_bytes'])} of {bytes_text(memory['ram_there'])}, the stack aside"
         )
+    if facts["backend"] is not None:
+        print(f"  tvm      {backend_text(facts['backend'])}")
     if facts["tuning"] is not None:
         print(f"  tuning   {_tuning_text(facts['tuning'])}")
     show_islands("  float32  ", facts["islands"], facts["float_copies"])
