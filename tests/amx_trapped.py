@@ -28,7 +28,8 @@ def traps() -> ctypes.CDLL | None:
         source = Path(name) / _SOURCE.name
         source.write_bytes(_SOURCE.read_bytes())
         library = ctypes.CDLL(str(build_plain_library(find_compiler(), VECTORS, source, ("-O2", "-fPIC"))))
-    library.amx_products.restype = ctypes.c_int64
+    for name in ("products", "loads", "stores"):
+        getattr(library, f"amx_{name}").restype = ctypes.c_int64
     assert library.amx_trap() == 0
     return library
 

@@ -19,9 +19,12 @@ typedef struct {
 } amx_state;
 
 static __thread amx_state tiles;
-static int64_t products;
+/* How often each kind of instruction ran, in all threads. */
+static int64_t products, loads, stores;
 
 int64_t amx_products(void) { return products; }
+int64_t amx_loads(void) { return loads; }
+int64_t amx_stores(void) { return stores; }
 
 static void check(int holds, const char* what) {
   if (holds) return;
@@ -102,6 +105,7 @@ static void on_illegal(int signal, siginfo_t* info, void* context) {
     if (opcode == 0x49 && pp == 3 && mod == 3) {
       memset(tiles.data[reg], 0, sizeof tiles.data[reg]);
     } else if (opcode == 0x4B && (pp == 3 || pp == 2) && mod != 3) {
+      __atomic_fetch_add(pp == 3 ? &loads : &stores, 1, __ATOMIC_RELAXED);
       for (int row = 0; row < tiles.rows[reg]; row++) {
         void* const line = (void*)(address + (uint64_t)row * stride);
         if (pp == 3)

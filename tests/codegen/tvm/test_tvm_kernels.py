@@ -236,6 +236,8 @@ def test_tiles_ran(tmp_path: Path) -> None:
     cases = Cases(4)
     product(cases, cases.i8((1, 1, 64, 64), 3), 64, (1, 1))
     package = generate(cases.graph, AMX, table=table_of("tvm"))
-    before = library.amx_products()
+    before = library.amx_products(), library.amx_loads(), library.amx_stores()
     assert found_here(cases.graph, cases.feeds, trapped(package), tmp_path) == []
-    assert library.amx_products() - before == 4 * 4
+    after = library.amx_products(), library.amx_loads(), library.amx_stores()
+    # 4 x 4 tiles of one step, in blocks of 2 x 2: each loads two tiles of either operand and stores four.
+    assert [b - a for a, b in zip(before, after, strict=True)] == [16, 16, 16]
