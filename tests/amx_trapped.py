@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from amx_modelled import AMX, VECTORS
+from amx_modelled import AMX, MODEL, VECTORS
 
 from qcomp.codegen.c.package import SourcePackage
 from qcomp.codegen.toolchain import build_plain_library, find_compiler
@@ -25,8 +25,9 @@ def traps() -> ctypes.CDLL | None:
     if AMX.features <= cpu_features():
         return None
     with tempfile.TemporaryDirectory() as name:
+        for path in (_SOURCE, MODEL):
+            (Path(name) / path.name).write_bytes(path.read_bytes())
         source = Path(name) / _SOURCE.name
-        source.write_bytes(_SOURCE.read_bytes())
         library = ctypes.CDLL(str(build_plain_library(find_compiler(), VECTORS, source, ("-O2", "-fPIC"))))
     for name in ("products", "loads", "stores"):
         getattr(library, f"amx_{name}").restype = ctypes.c_int64

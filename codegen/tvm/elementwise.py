@@ -8,14 +8,10 @@ from typing import Any
 
 from qcomp.codegen.tvm.adapter import restrided, tvm
 from qcomp.codegen.tvm.numbers import added, looked_up, stored
+from qcomp.codegen.tvm.shares import power_of_two
 
 #: Bytes, and integers, that are computed together.
 _WIDEST, _SUMS = 64, 16
-
-
-def vector_of(channels: int, lanes: int) -> int:
-    """The largest power of two, up to `lanes`, that divides the channels."""
-    return min(lanes, channels & -channels)
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def pool(spec: Windows) -> Any:
     schedule = tvm().s_tir.Schedule(func)
     block = schedule.get_sblock("acc" if spec.average else "y")
     line, pixel, channel, *taps = schedule.get_loops(block)
-    outer, inner = schedule.split(channel, [None, vector_of(spec.channels, _SUMS if spec.average else _WIDEST)])
+    outer, inner = schedule.split(channel, [None, power_of_two(spec.channels, _SUMS if spec.average else _WIDEST)])
     schedule.reorder(line, pixel, outer, *taps, inner)
     if spec.average:
         ending = schedule.get_sblock("y")
@@ -162,7 +158,7 @@ def _lines(names: str, strides: Sequence[int]) -> dict[str, tuple[int, ...]]:
 def _vectorized(func: Any, length: int, lanes: int) -> Any:
     schedule = tvm().s_tir.Schedule(func)
     *_, element = schedule.get_loops(schedule.get_sblock("y"))
-    vector = vector_of(length, lanes)
+    vector = power_of_two(length, lanes)
     if vector > 1:
         _, inner = schedule.split(element, [None, vector])
         schedule.vectorize(inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcomp.codegen.c.kernel import KernelCode, KernelRequest
-from qcomp.codegen.c.vector.rows import PoolRow
+from qcomp.codegen.c.vector.rows import PoolRow, TableRow
 from qcomp.codegen.c.vector.runs import tap_offsets
 from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.tvm.elementwise import Lookup, Pair, Windows, add, look_up, pool
@@ -97,15 +97,7 @@ class QAdd(_Plain):
         )  # fmt: skip
 
 
-class Table(_Plain):
-    kind, op = "table", "table"
-
-    def fits(self, node: Node) -> bool:
-        return all_constant(node, 1)
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return (0,)
-
+class Table(TableRow, _Plain):
     def generate(self, request: KernelRequest) -> KernelCode:
         dtype, table = stored_dtype(request.target), stored_table(request.node.input(1), request.target)
         assert table is not None

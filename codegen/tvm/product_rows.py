@@ -68,7 +68,8 @@ class _Products(TvmKernel, ProductRow):
         found = self._tilings(request)
         if len(found) < 2:
             return []
-        cycles = [cycles_of(self._requested(request), tiling) for tiling in found]
+        layer = self._requested(request)
+        cycles = [cycles_of(layer, tiling) for tiling in found]
         return [tiling.text for tiling in search(found, cycles, min(most, len(found)), measure)]
 
     def _tilings(self, request: KernelRequest) -> list[Tiling]:

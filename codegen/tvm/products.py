@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from qcomp.codegen.tvm.adapter import restrided, tvm
@@ -11,6 +11,7 @@ from qcomp.codegen.tvm.forms import Form
 from qcomp.codegen.tvm.intrinsics.rows import row, row_bytes, row_pairs
 from qcomp.codegen.tvm.intrinsics.tiles import amx
 from qcomp.codegen.tvm.numbers import added, looked_up, stored
+from qcomp.codegen.tvm.shares import power_of_two
 
 #: Bytes of a vector of results, signed on ARM and unsigned on x86.
 _SIGNED, _UNSIGNED = 16, 64
@@ -58,15 +59,13 @@ class Products:
         """Channels that the ending does at a time: the largest power of two, up to a vector of bytes, that divides them
         and blocks of them."""
         whole, most = self.vectors * self.form.lanes, _SIGNED if self.form.dtype == "int8" else _UNSIGNED
-        return min(most, self.channels & -self.channels, whole & -whole)
+        return power_of_two(math.gcd(self.channels, whole), most)
 
-    @cached_property
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the function's parameters, pointers all, in order."""
-        optional = [("table", self.table), ("r", self.residual is not None)]
-        present = {name for name, there in optional if there}
-        names = ("w", "bias", "mult", "reals", "integers", "table", "x", "r", "y")
-        return tuple(name for name in names if name in present or name not in ("table", "r"))
+        table, residual = ("table",) * self.table, ("r",) * (self.residual is not None)
+        return ("w", "bias", "mult", "reals", "integers", *table, "x", *residual, "y")
 
 
 #: Rows of taps, in dwords, up to which neighbouring rows share no loop.
@@ -178,17 +177,14 @@ def _by_vectors(schedule: Any, spec: Products) -> None:
     acc, y = schedule.get_sblock("acc"), schedule.get_sblock("y")
     line, block, pixels, vector, lane, *taps = schedule.get_loops(acc)
     tile, pixel = schedule.split(pixels, [spec.tiles, spec.rows])
-    depth, inner = taps[:3], taps[3:]
-    quad = inner[:1] if spec.form.unit > 4 else []
-    byte = inner[1:]
-    unit_quads = inner[:1] if not quad else []
-    schedule.reorder(block, line, tile, *depth, *unit_quads, pixel, vector, lane, *quad, *byte)
+    outer = taps[: 3 if spec.form.unit > 4 else 4]  # a single quad of a unit has no loop to speak of
+    schedule.reorder(block, line, tile, *outer, pixel, vector, lane, *taps[len(outer) :])
     _end_tile(schedule, spec, y, tile)
     _unroll(schedule, pixel, vector)
     code = spec.form.intrinsic
     if code is None:
         schedule.vectorize(lane)
-    init = schedule.decompose_reduction(acc, depth[0])
+    init = schedule.decompose_reduction(acc, outer[0])
     *_, pixel, vector, lane0 = schedule.get_loops(init)
     _unroll(schedule, pixel, vector)
     schedule.vectorize(lane0)

@@ -96,9 +96,8 @@ def tilings(forms: Sequence[Form], pixels: int, channels: int, depth: int, taps:
         units = taps * form.units(depth)
         for tiling in _blocks(form):
             alike = (form.name, *tiling.parts(pixels), *tiling.widths(channels))
-            cost = tiling.cycles(pixels, channels, units)
             if alike not in found:
-                found[alike] = (cost, tiling)
+                found[alike] = (tiling.cycles(pixels, channels, units), tiling)
     return [tiling for _, tiling in sorted(found.values(), key=lambda pair: (pair[0], pair[1].text))]
 
 

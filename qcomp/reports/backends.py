@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 from qcomp.codegen.c.package import SourcePackage
-from qcomp.codegen.tvm.coverage import is_by_tvm, macs_share, reason
 
 
 def backend_coverage(package: SourcePackage, backend: str) -> dict[str, Any] | None:
@@ -14,6 +13,8 @@ def backend_coverage(package: SourcePackage, backend: str) -> dict[str, Any] | N
     and what C computes, with the reason.  Of several levels the best; "levels" has the share of each."""
     if backend == "c":
         return None
+    from qcomp.codegen.tvm.coverage import is_by_tvm, macs_share, reason
+
     levels = package.metadata.get("levels", [package.metadata])
     steps = levels[0]["steps"]
     return {

@@ -16,7 +16,7 @@ from qcomp.codegen.c.arm.ending import Ending
 from qcomp.codegen.c.arm.pool import MOST_SUMMED, average_pool_code, max_pool_code
 from qcomp.codegen.c.kernel import Buffer, Kernel, KernelCode, KernelRequest
 from qcomp.codegen.c.portable.code import signed_table
-from qcomp.codegen.c.vector.rows import PoolRow, computed_operands, operand_pair
+from qcomp.codegen.c.vector.rows import PoolRow, TableRow, computed_operands, operand_pair
 from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.ir import DType, Node
@@ -87,15 +87,7 @@ class QMul(_Binary):
         return node.call.float("mult"), 0.0
 
 
-class Table(NeonKernel):
-    kind, op = "table", "table"
-
-    def fits(self, node: Node) -> bool:
-        return all_constant(node, 1)
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return (0,)
-
+class Table(TableRow, NeonKernel):
     def generate(self, request: KernelRequest) -> KernelCode:
         table = signed_table(request.node, 1)
         assert table is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from qcomp.codegen.c.kernel import NO_HALO, Buffer, Halo, Kernel, KernelRequest, activations
 from qcomp.codegen.c.vector.shapes import ConvShape, Int8, Plane, Residual
-from qcomp.codegen.c.vector.views import plane, window_halo, window_shape
+from qcomp.codegen.c.vector.views import all_constant, plane, window_halo, window_shape
 from qcomp.ir import Node, Value
 
 
@@ -82,6 +82,18 @@ class PoolRow(Kernel):
         x, y = plane(request.inputs[0]), plane(request.outputs[0])
         kh, kw = request.node.call.ints("kernel")
         return window_shape(request.node, x, y, (kh, kw), x.channels)
+
+
+class TableRow(Kernel):
+    """A constant table of bytes, applied where its operand lies."""
+
+    kind, op = "table", "table"
+
+    def fits(self, node: Node) -> bool:
+        return all_constant(node, 1)
+
+    def in_place(self, node: Node) -> tuple[int, ...]:
+        return (0,)
 
 
 def operand_pair(request: KernelRequest) -> tuple[list[Buffer], dict[int, Value]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qcomp.codegen.c.kernel import Kernel, KernelCode, KernelRequest
-from qcomp.codegen.c.vector.rows import PoolRow, computed_operands, operand_pair
+from qcomp.codegen.c.vector.rows import PoolRow, TableRow, computed_operands, operand_pair
 from qcomp.codegen.c.vector.views import all_constant
 from qcomp.codegen.c.vector.walk import can_walk
 from qcomp.codegen.c.x86.elementwise import (
@@ -129,14 +129,9 @@ class QMul(_Binary):
         return _stored_scalars(node, node.call.float("mult"), 0.0)
 
 
-class Table(X86Kernel):
-    kind, op = "table", "table"
-
+class Table(TableRow, X86Kernel):
     def fits(self, node: Node) -> bool:
-        return all_constant(node, 1) and not all_constant(node, 0)
-
-    def in_place(self, node: Node) -> tuple[int, ...]:
-        return (0,)
+        return super().fits(node) and not all_constant(node, 0)
 
     def generate(self, request: KernelRequest) -> KernelCode:
         table = stored_table(request.node, 1)
