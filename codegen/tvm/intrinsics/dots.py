@@ -6,7 +6,7 @@ from functools import cache
 
 from qcomp.codegen.tvm.intrinsics.script import registered
 
-_DOTS = """
+_OPERANDS = """
 @T.prim_func(s_tir=True)
 def dots(
     A: T.Buffer(({quads}4,), {dtype}, offset_factor=1),
@@ -16,47 +16,16 @@ def dots(
     with T.sblock("root"):
         T.reads(C[0:{lanes}], A[{all_quads}0:4], B[{all_quads}0:{lanes}, 0:4])
         T.writes(C[0:{lanes}])
+"""
+
+_DOTS = """
         for l, {q}r in T.grid({lanes}, {quads}4):
             with T.sblock("update"):
                 vl, {vq}vr = T.axis.remap("{kinds}", [l, {q}r])
                 C[vl] = C[vl] + T.cast(A[{vq}vr], "int32") * T.cast(B[{vq}vl, vr], "int32")
 """
 
-_VNNI = """
-@T.prim_func(s_tir=True)
-def vnni(
-    A: T.Buffer((4,), "uint8", offset_factor=1),
-    B: T.Buffer((16, 4), "int8", offset_factor=1),
-    C: T.Buffer((16,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(C[0:16], A[0:4], B[0:16, 0:4])
-        T.writes(C[0:16])
-        C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
-            C.vload([0], dtype="int32x16"),
-            T.reinterpret(
-                T.broadcast(T.reinterpret(A.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"
-            ),
-            B.vload([0, 0], dtype="int8x64"),
-            dtype="int32x16",
-        )
-"""
-
-_SDOT = """
-@T.prim_func(s_tir=True)
-def sdot(
-    A: T.Buffer((4, 4), "int8", offset_factor=1),
-    B: T.Buffer((4, 4, 4), "int8", offset_factor=1),
-    C: T.Buffer((4,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(C[0:4], A[0:4, 0:4], B[0:4, 0:4, 0:4])
-        T.writes(C[0:4])
-{instructions}
-"""
-
-_TAPS = """
+_CHANNELS = """
 @T.prim_func(s_tir=True)
 def taps(
     A: T.Buffer((16,), "uint8", offset_factor=1),
@@ -66,36 +35,38 @@ def taps(
     with T.sblock("root"):
         T.reads(C[0:16], A[0:16], B[0:16])
         T.writes(C[0:16])
+"""
+
+_TAPS = """
         for l in T.serial(16):
             with T.sblock("update"):
                 vl = T.axis.spatial(16, l)
                 C[vl] = C[vl] + T.cast(A[vl], "int32") * B[vl]
 """
 
-_WORDS = """
-@T.prim_func(s_tir=True)
-def words(
-    A: T.Buffer((16,), "uint8", offset_factor=1),
-    B: T.Buffer((16,), "int32", offset_factor=1),
-    C: T.Buffer((16,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(C[0:16], A[0:16], B[0:16])
-        T.writes(C[0:16])
-        C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+_VNNI = """C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
+            C.vload([0], dtype="int32x16"),
+            T.reinterpret(
+                T.broadcast(T.reinterpret(A.vload([0], "uint8x4"), dtype="int32"), 16), dtype="uint8x64"
+            ),
+            B.vload([0, 0], dtype="int8x64"),
+            dtype="int32x16",
+        )"""
+
+_WORDS = """C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
             T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpwssd.512"),
             C.vload([0], dtype="int32x16"),
             T.reinterpret(T.cast(A.vload([0], dtype="uint8x16"), "int32x16"), dtype="int16x32"),
             T.reinterpret(B.vload([0], dtype="int32x16"), dtype="int16x32"),
             dtype="int32x16",
-        )
-"""
+        )"""
 
 
 @cache
 def vnni() -> str:
     """16 channels of 4 products each by VPDPBUSD: unsigned times signed bytes."""
-    return registered("qcomp.vnni", _DOTS, _VNNI, (), **_dots("uint8", 1, 16))
+    return registered("qcomp.vnni", _OPERANDS, _DOTS, [_VNNI], **_dots("uint8", 1, 16))
 
 
 @cache
@@ -110,13 +81,13 @@ def sdot() -> str:
         f'{[quad] * 4}), dtype="int8x16"), dtype="int32x4")'
         for quad in range(4)
     ]
-    return registered("qcomp.sdot", _DOTS, _SDOT, products, **_dots("int8", 4, 4))
+    return registered("qcomp.sdot", _OPERANDS, _DOTS, products, **_dots("int8", 4, 4))
 
 
 @cache
 def words() -> str:
     """One product each of 16 channels by VPDPWSSD: unsigned bytes times weights in the low halves of 32 bits."""
-    return registered("qcomp.words", _TAPS, _WORDS)
+    return registered("qcomp.words", _CHANNELS, _TAPS, [_WORDS])
 
 
 def _dots(dtype: str, quads: int, lanes: int) -> dict[str, object]:

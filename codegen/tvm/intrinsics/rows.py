@@ -8,7 +8,7 @@ from qcomp.codegen.tvm.intrinsics.script import registered
 
 LANES = 64
 
-_ROW = """
+_OPERANDS = """
 @T.prim_func(s_tir=True)
 def row(
     A: T.Buffer(({taps}64,), "uint8", offset_factor=1),
@@ -18,44 +18,28 @@ def row(
     with T.sblock("root"):
         T.reads(C[0:64], A[{all_taps}0:64], B[{all_taps}0:64])
         T.writes(C[0:64])
+"""
+
+_ROW = """
         for l, j in T.grid(64, {count}):
             with T.sblock("update"):
                 vl{vj} = T.axis.remap("{kinds}", [l{j}])
                 C[vl] = C[vl] + T.cast(A[{tap}vl], "int32") * T.cast(B[{tap}vl], "int32")
 """
 
-_ROW_QUADS = """
-@T.prim_func(s_tir=True)
-def row_quads(
-    A: T.Buffer(({taps}64,), "uint8", offset_factor=1),
-    B: T.Buffer(({taps}64,), "int8", offset_factor=1),
-    C: T.Buffer((64,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(C[0:64], A[{all_taps}0:64], B[{all_taps}0:64])
-        T.writes(C[0:64])
-{instructions}
-"""
-
-_LINE = """
+_BOTH = """
 @T.prim_func(s_tir=True)
 def line(S: T.Buffer((64,), "int32", offset_factor=1), C: T.Buffer((64,), "int32", offset_factor=1)) -> None:
     with T.sblock("root"):
         T.reads(S[0:64])
         T.writes(C[0:64])
+"""
+
+_LINE = """
         for l in T.serial(64):
             with T.sblock("copy"):
                 vl = T.axis.spatial(64, l)
                 C[vl] = S[vl]
-"""
-
-_ORDERED_LINE = """
-@T.prim_func(s_tir=True)
-def ordered_line(S: T.Buffer((64,), "int32", offset_factor=1), C: T.Buffer((64,), "int32", offset_factor=1)) -> None:
-    with T.sblock("root"):
-        T.reads(S[0:64])
-        T.writes(C[0:64])
-{instructions}
 """
 
 
@@ -71,8 +55,8 @@ def row(taps: int) -> tuple[str, str]:
     if taps == 1:  # a schedule has no iterator for a loop of one iteration
         names = dict.fromkeys(names, "") | {"kinds": "S"}
     return (
-        registered(f"qcomp.row_{taps}", _ROW, _ROW_QUADS, _products(taps), count=taps, **names),
-        registered("qcomp.row_order", _LINE, _ORDERED_LINE, _order()),
+        registered(f"qcomp.row_{taps}", _OPERANDS, _ROW, _products(taps), count=taps, **names),
+        registered("qcomp.row_order", _BOTH, _LINE, _order()),
     )
 
 

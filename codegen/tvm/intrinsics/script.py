@@ -1,6 +1,7 @@
 """Intrinsics as TVMScript text, which is parsed on first use.
 
-Each is a pair of functions: the meaning that a schedule is matched with, and the instructions that take its place."""
+Each is a pair of functions that begin alike: the loops that a schedule is matched with, and the instructions that take
+their place."""
 
 from __future__ import annotations
 
@@ -9,15 +10,19 @@ from collections.abc import Sequence
 from qcomp.codegen.tvm.adapter import tvm
 
 
-def registered(name: str, meaning: str, code: str, instructions: Sequence[str] = (), **values: object) -> str:
-    """The name of the intrinsic that two texts give, with `values` and the lines of `instructions` filled in."""
+def registered(
+    name: str, head: str, loops: str, instructions: Sequence[str], code_head: str = "", /, **values: object
+) -> str:
+    """The name of an intrinsic, with `values` filled in: of a function that begins with `head`, what `loops` and what
+    the lines of `instructions` do; code_head: the second one's own beginning, if it has one."""
     tvm()
     from tvm.s_tir import TensorIntrin
     from tvm.script import from_source, tirx
 
-    functions = []
-    for text in (meaning, code):
-        filled = text.format(instructions="\n".join(f"        {line}" for line in instructions), **values)
-        functions.append(from_source(filled, {"T": tirx, "range": range}, s_tir=True))
+    lines = "".join(f"        {line}\n" for line in instructions)
+    functions = [
+        from_source(text.format(**values) + rest, {"T": tirx, "range": range}, s_tir=True)
+        for text, rest in ((head + loops, ""), (code_head or head, lines))
+    ]
     TensorIntrin.register(name, *functions, override=True)
     return name

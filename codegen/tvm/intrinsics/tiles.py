@@ -10,28 +10,22 @@ from qcomp.codegen.tvm.intrinsics.script import registered
 _PIXELS, _WEIGHTS = 4, 6
 _TILE = 16
 
-_ZEROS = """
+_SUMS = """
 @T.prim_func(s_tir=True)
 def zeros(C: T.Buffer(({pixels}, {vectors}, 16), "int32", offset_factor=1)) -> None:
     with T.sblock("root"):
         T.reads()
         T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
+"""
+
+_ZEROS = """
         for m, i, c in T.grid({pixels}, {vectors}, 16):
             with T.sblock("init"):
                 {iterators}vc = T.axis.remap("{kinds}", [{loops}c])
                 C[{m}, {v}, vc] = 0
 """
 
-_ZERO_TILES = """
-@T.prim_func(s_tir=True)
-def zero_tiles(C: T.Buffer(({pixels}, {vectors}, 16), "int32", offset_factor=1)) -> None:
-    with T.sblock("root"):
-        T.reads()
-        T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
-{instructions}
-"""
-
-_PRODUCTS = """
+_OPERANDS = """
 @T.prim_func(s_tir=True)
 def products(
     A: T.Buffer(({pixels}, 16, 4), "uint8", offset_factor=1),
@@ -41,6 +35,9 @@ def products(
     with T.sblock("root"):
         T.reads(C[0:{pixels}, 0:{vectors}, 0:16], A[0:{pixels}, 0:16, 0:4], B[0:{vectors}, 0:16, 0:16, 0:4])
         T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
+"""
+
+_PRODUCTS = """
         for m, i, c, q, r in T.grid({pixels}, {vectors}, 16, 16, 4):
             with T.sblock("update"):
                 {iterators}vc, vq, vr = T.axis.remap("{kinds}RR", [{loops}c, q, r])
@@ -49,7 +46,7 @@ def products(
                 )
 """
 
-_PRODUCT_TILES = """
+_STRIDED_OPERANDS = """
 @T.prim_func(s_tir=True)
 def product_tiles(a: T.handle, b: T.handle, c: T.handle) -> None:
     step = T.int32()
@@ -59,10 +56,9 @@ def product_tiles(a: T.handle, b: T.handle, c: T.handle) -> None:
     with T.sblock("root"):
         T.reads(C[0:{pixels}, 0:{vectors}, 0:16], A[0:{pixels}, 0:16, 0:4], B[0:{vectors}, 0:16, 0:16, 0:4])
         T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
-{instructions}
 """
 
-_COPY = """
+_BOTH = """
 @T.prim_func(s_tir=True)
 def copy(
     S: T.Buffer(({pixels}, {vectors}, 16), "int32", offset_factor=1),
@@ -71,21 +67,13 @@ def copy(
     with T.sblock("root"):
         T.reads(S[0:{pixels}, 0:{vectors}, 0:16])
         T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
+"""
+
+_COPY = """
         for m, i, c in T.grid({pixels}, {vectors}, 16):
             with T.sblock("copy"):
                 {iterators}vc = T.axis.remap("{kinds}", [{loops}c])
                 C[{m}, {v}, vc] = S[{m}, {v}, vc]
-"""
-
-_STORE_TILES = """
-@T.prim_func(s_tir=True)
-def store_tiles(s: T.handle, c: T.handle) -> None:
-    S = T.match_buffer(s, ({pixels}, {vectors}, 16), "int32", offset_factor=1)
-    C = T.match_buffer(c, ({pixels}, {vectors}, 16), "int32", offset_factor=1)
-    with T.sblock("root"):
-        T.reads(S[0:{pixels}, 0:{vectors}, 0:16])
-        T.writes(C[0:{pixels}, 0:{vectors}, 0:16])
-{instructions}
 """
 
 
@@ -115,9 +103,9 @@ def amx(tiles: int, rows: int, vectors: int) -> tuple[str, str, str]:
         store.append(_call("tilestored64", total, place, f"T.int64({64 * vectors})"))
     name = f"qcomp.amx_{tiles}x{rows}x{vectors}"
     return (
-        registered(f"{name}_zero", _ZEROS, _ZERO_TILES, zero, **values),
-        registered(f"{name}_products", _PRODUCTS, _PRODUCT_TILES, products, **values),
-        registered(f"{name}_store", _COPY, _STORE_TILES, store, **values),
+        registered(f"{name}_zero", _SUMS, _ZEROS, zero, **values),
+        registered(f"{name}_products", _OPERANDS, _PRODUCTS, products, _STRIDED_OPERANDS, **values),
+        registered(f"{name}_store", _BOTH, _COPY, store, **values),
     )
 
 
